@@ -80,7 +80,7 @@ Text = Annotated[str, Strict()]
 NonEmptyText = Annotated[str, Strict(), Field(min_length=1)]
 Flag = Annotated[bool, Strict()]
 Size = Annotated[int, Strict(), Field(ge=0)]
-Real = Annotated[float, BeforeValidator(read_number), PlainSerializer(write_number, when_used="json")]
+Real = Annotated[float, BeforeValidator(read_number), PlainSerializer(write_number, return_type=Any, when_used="json")]
 ErrorValue = Annotated[Real, AfterValidator(_non_negative_or_nan)]
 Latency = Annotated[Real, AfterValidator(_non_negative)]
 

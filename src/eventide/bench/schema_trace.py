@@ -56,7 +56,7 @@ class ScalarInput(Record):
     value: Annotated[
         Annotated[bool, Field(strict=True)] | Annotated[int, Field(strict=True)] | Annotated[float, Field(strict=True)],
         BeforeValidator(_read_scalar),
-        PlainSerializer(write_number, when_used="json"),
+        PlainSerializer(write_number, return_type=Any, when_used="json"),
     ]
 
 

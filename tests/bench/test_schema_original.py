@@ -1,0 +1,107 @@
+"""Our verdict on thousands of damaged files beside that of the original package (skipped where it is not installed).
+
+To run it: install flashinfer-bench==0.1.2 into an environment of its own and start pytest there. It is no dependency.
+The rule: nothing that the original refuses is accepted, and what it accepts is refused only for a reason listed here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+import eventide.bench as ours
+
+from .records import DEFINITION, EVALUATION, SOLUTION, TRACE, WORKLOAD, as_json, mutations
+
+original = pytest.importorskip("flashinfer_bench.data", reason="flashinfer-bench is not installed")
+
+KINDS = {
+    "Definition": {**DEFINITION, "tags": ["t"], "constraints": ["rows > 0"], "description": "d"},
+    "Solution": {**SOLUTION, "description": "d"},
+    "Workload": {**WORKLOAD, "inputs": {**WORKLOAD["inputs"], "f": {"type": "safetensors", "path": "p", "tensor_key": "k"}}},
+    "Evaluation": EVALUATION,
+    "Trace": TRACE,
+}  # fmt: skip
+
+
+def _read(model: Any, text: str) -> BaseModel | None:
+    try:
+        parsed: BaseModel = model.model_validate_json(text)
+    except ValidationError:
+        return None
+    return parsed
+
+
+def _stricter_on_purpose(what: str) -> bool:
+    """Coercions of the original that the format's text does not allow, and discriminators that it lets be absent."""
+    field, _, value = what.partition(" = ")
+    if what.startswith("delete ") or value in ("{}", "{'': 1}"):  # an object without its type
+        return field.endswith(".type") or not what.startswith("delete ")
+    last = field.split(".")[-1]
+    numbers = {"value", "rows", "max_relative_error", "max_absolute_error", "latency_ms", "reference_latency_ms",
+               "speedup_factor"}  # fmt: skip
+    if last in numbers:
+        return value in ("True", "1.5") or value == "'text'"
+    return last == "destination_passing_style" and value in ("0", "True", "1.5", "'text'")
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_same_verdicts(kind: str) -> None:
+    theirs, mine = getattr(original, kind), getattr(ours, kind)
+    both = refused = 0
+    for what, record in mutations(KINDS[kind]):
+        text = as_json(record)
+        accepted_there, accepted_here = _read(theirs, text) is not None, _read(mine, text) is not None
+        if accepted_here and not accepted_there:
+            pytest.fail(f"{kind}: {what}: accepted here, refused by the original")
+        if accepted_there and not accepted_here:
+            assert _stricter_on_purpose(what), f"{kind}: {what}: refused here, accepted by the original"
+        both += accepted_there == accepted_here
+        refused += not accepted_here
+    assert both > 100 and refused > 50
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_original_reads_what_we_write_and_we_read_what_it_writes(kind: str) -> None:
+    theirs, mine = getattr(original, kind), getattr(ours, kind)
+    record = mine.model_validate(KINDS[kind])
+    written_there = theirs.model_validate_json(record.model_dump_json()).model_dump_json()
+    assert json.loads(written_there) == json.loads(record.model_dump_json())
+    assert mine.model_validate_json(written_there) == record
+
+
+def test_official_data_is_read_the_same_way() -> None:
+    root = Path(__file__).parents[3] / "shared" / "flashinfer_trace"
+    if not root.is_dir():
+        pytest.skip("the official data set is not beside the repository")
+    for path in sorted(root.rglob("definitions/**/*.json")):
+        text = path.read_text(encoding="utf-8")
+        mine, theirs = ours.Definition.model_validate_json(text), original.Definition.model_validate_json(text)
+        assert json.loads(mine.model_dump_json()) == json.loads(theirs.model_dump_json())
+        axes = {axis: i + 2 for i, axis in enumerate(mine.var_axes)}
+        assert [s and list(s) for s in mine.get_input_shapes(axes)] == [
+            s and list(s) for s in theirs.get_input_shapes(axes)
+        ]
+        assert mine.var_axes_bindings == theirs.var_axes_bindings
+    for path in sorted(root.rglob("workloads/**/*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            mine_trace, their_trace = ours.Trace.model_validate_json(line), original.Trace.model_validate_json(line)
+            assert json.loads(mine_trace.model_dump_json()) == json.loads(their_trace.model_dump_json())
+
+
+def test_content_hash_without_the_name() -> None:
+    import hashlib
+
+    mine, theirs = ours.Solution.model_validate(SOLUTION), original.Solution.model_validate(SOLUTION)
+    spec = theirs.spec
+    text = "".join(
+        [theirs.definition, spec.language.value, spec.entry_point, *spec.dependencies]
+        + [part for source in theirs.sources for part in (source.path, source.content)]
+    )
+    assert mine.content_hash == hashlib.sha1(text.encode()).hexdigest()
+    # 0.1.2 puts the name in front
+    assert theirs.hash() == hashlib.sha1((theirs.name + text).encode()).hexdigest()
