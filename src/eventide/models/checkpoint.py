@@ -98,8 +98,8 @@ class Checkpoint:
         extra = sorted(name for name in self.tensors if name not in used and not name.endswith(harmless))
         if extra:
             raise TensorError(
-                f"{len(extra)} tensors in {self.directory} have no place in the model that config.json describes "
-                f"(the first is {extra[0]}); its results would be wrong without them"
+                f"tensor {extra[0]}{f' and {len(extra) - 1} more' if len(extra) > 1 else ''} in {self.directory} have no "
+                "place in the model that config.json describes; its results would be wrong without them"
             )
 
 

@@ -1,7 +1,7 @@
 """How much memory a model may take, asked before it takes any.
 
     require_memory(1_200_000_000, "the weights of Qwen3-0.6B")
-    OutOfMemoryError: the weights of Qwen3-0.6B need 1.12 GiB of memory and 0.80 GiB are available; ...
+    OutOfMemoryError: the weights of Qwen3-0.6B need 1.1 GiB of memory and 800.0 MiB are available; ...
 
 Pages of mapped files count as available: the system drops them when it must.
 """
@@ -32,9 +32,14 @@ def require_memory(needed_bytes: int, purpose: str) -> None:
     available = available_bytes()
     if available is not None and needed_bytes > available:
         raise OutOfMemoryError(
-            f"{purpose} need {needed_bytes / 2**30:.2f} GiB of memory and {available / 2**30:.2f} GiB are available; "
+            f"{purpose} need {_readable(needed_bytes)} of memory and {_readable(available)} are available; "
             "free some, take a smaller model or dtype, or set EVENTIDE_MEMORY_LIMIT if this figure is wrong"
         )
+
+
+def _readable(num_bytes: int) -> str:
+    unit, size = next(((u, s) for u, s in (("GiB", 2**30), ("MiB", 2**20)) if num_bytes >= s), ("KiB", 2**10))
+    return f"{num_bytes / size:.1f} {unit}"
 
 
 def _meminfo(path: Path = Path("/proc/meminfo")) -> int | None:

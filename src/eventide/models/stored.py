@@ -51,12 +51,12 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             start = file.read(8)
             _reject_pointer(path, start)
             if len(start) < 8:
-                raise _incomplete(path, size, "8 for the header's length")
+                raise _incomplete(path, size, 8)
             (header_bytes,) = struct.unpack("<Q", start)
             if not 2 <= header_bytes <= _MAX_HEADER_BYTES:
                 raise _corrupt(path, f"a header of {header_bytes} bytes")
             if 8 + header_bytes > size:
-                raise _incomplete(path, size, f"{8 + header_bytes} for its header")
+                raise _incomplete(path, size, 8 + header_bytes)
             text = file.read(header_bytes)
     except FileNotFoundError:
         raise MissingFileError(f"{path.name} is missing in {path.parent}; fetch the checkpoint again") from None
@@ -65,7 +65,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     tensors = _parse(path, text, 8 + header_bytes)
     end = max((tensor.offset + tensor.num_bytes for tensor in tensors.values()), default=8 + header_bytes)
     if end > size:
-        raise _incomplete(path, size, str(end))
+        raise _incomplete(path, size, end)
     try:
         # overlaps, holes and bytes after the last tensor: the package's own check
         with safetensors.safe_open(path, framework="np"):
@@ -112,9 +112,9 @@ def _reject_pointer(path: Path, start: bytes) -> None:
         raise MissingFileError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` in {path.parent}")
 
 
-def _incomplete(path: Path, size: int, expected: str) -> MissingFileError:
+def _incomplete(path: Path, size: int, least: int) -> MissingFileError:
     return MissingFileError(
-        f"{path.name} is half downloaded: expected {expected} bytes, the file has {size}; fetch it again ({path})"
+        f"{path.name} is half downloaded: expected at least {least} bytes, the file has {size}; fetch it again ({path})"
     )
 
 
