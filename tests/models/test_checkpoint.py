@@ -181,7 +181,7 @@ BAD_TENSORS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], str]] = {
     "fp8": (lambda t: t.update({K_PROJ: t[K_PROJ].to(torch.float8_e4m3fn)}), "expected dtype .*, got F8_E4M3"),
     "unused": (
         lambda t: t.update({K_PROJ[:-6] + "bias": torch.ones(32)}),
-        r"tensor .*\.k_proj\.bias in .* have no place",
+        r"tensor .*\.k_proj\.bias in .* has no place",
     ),
 }
 

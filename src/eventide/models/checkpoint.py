@@ -97,9 +97,10 @@ class Checkpoint:
         harmless = ("rotary_emb.inv_freq", "lm_head.weight") if tied_head else ("rotary_emb.inv_freq",)
         extra = sorted(name for name in self.tensors if name not in used and not name.endswith(harmless))
         if extra:
+            others = f" (and {len(extra) - 1} more)" if len(extra) > 1 else ""
             raise TensorError(
-                f"tensor {extra[0]}{f' and {len(extra) - 1} more' if len(extra) > 1 else ''} in {self.directory} have no "
-                "place in the model that config.json describes; its results would be wrong without them"
+                f"tensor {extra[0]}{others} in {self.directory} has no place in the model that config.json describes; "
+                "its results would be wrong without it"
             )
 
 
