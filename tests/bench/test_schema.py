@@ -26,6 +26,10 @@ from eventide.bench import (
 from .records import DEFINITION, DELETE, EVALUATION, SOLUTION, TRACE, WORKLOAD, as_json, changed
 
 NAN, INF = math.nan, math.inf
+DTYPES = [
+    *("float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float4_e2m1"),
+    *("int64", "int32", "int16", "int8", "bool"),
+]
 
 ACCEPT: list[tuple[type[BaseModel], dict[str, Any], str, Any]] = [
     # definition: names, optional fields
@@ -40,12 +44,7 @@ ACCEPT: list[tuple[type[BaseModel], dict[str, Any], str, Any]] = [
     (Definition, DEFINITION, "axes.rows.value", 3),  # an unknown field of a var axis
     (Definition, DEFINITION, "axes.unused", {"type": "var"}),
     # tensors
-    *[
-        (Definition, DEFINITION, "inputs.x.dtype", v)
-        for v in (
-            "float32 float16 bfloat16 float8_e4m3fn float8_e5m2 float4_e2m1 int64 int32 int16 int8 bool".split()
-        )
-    ],
+    *[(Definition, DEFINITION, "inputs.x.dtype", v) for v in DTYPES],
     *[(Definition, DEFINITION, "inputs.x.shape", v) for v in (None, [], ["rows"], ["rows", "rows"])],
     (Definition, DEFINITION, "inputs.x.optional", True),
     *[(Definition, DEFINITION, f, {}) for f in ("inputs", "outputs")],
@@ -185,16 +184,45 @@ REJECT: list[tuple[type[BaseModel], dict[str, Any], str, Any]] = [
     *[(Solution, SOLUTION, "spec.destination_passing_style", v) for v in (None, "true", 1, 0, "yes")],
     *[
         (Solution, SOLUTION, "spec.entry_point", v)
-        for v in (DELETE, None, "", "main.py", "run", "main.py:run", "main.py::a::b", "main.py::", "::run", "::",
-                  "other.py::run", "./main.py::run", "main.py.run")
-    ],  # fmt: skip
+        for v in (
+            DELETE,
+            None,
+            "",
+            "main.py",
+            "run",
+            "main.py:run",
+            "main.py::a::b",
+            "main.py::",
+            "::run",
+            "::",
+            "other.py::run",
+            "./main.py::run",
+            "main.py.run",
+        )
+    ],
     *[(Solution, SOLUTION, "sources", v) for v in (DELETE, None, [], {}, "x")],
     *[(Solution, SOLUTION, "sources.0.content", v) for v in (DELETE, None, "", 3)],
     *[
         (Solution, SOLUTION, "sources", [*SOLUTION["sources"], {"path": p, "content": "x"}])
-        for p in ("/abs.py", "../up.py", "a/../b.py", "a/..", "..", "", ".", "a/", None, 3, "C:\\x.py", "a\\..\\b",
-                  "\\abs", "nul\0byte", "main.py", "./main.py")
-    ],  # fmt: skip
+        for p in (
+            "/abs.py",
+            "../up.py",
+            "a/../b.py",
+            "a/..",
+            "..",
+            "",
+            ".",
+            "a/",
+            None,
+            3,
+            "C:\\x.py",
+            "a\\..\\b",
+            "\\abs",
+            "nul\0byte",
+            "main.py",
+            "./main.py",
+        )
+    ],
     # trace and evaluation
     *[(Trace, TRACE, "definition", v) for v in (DELETE, None, "", 3)],
     *[(Trace, TRACE, "workload", v) for v in (DELETE, None, [], {})],

@@ -71,7 +71,9 @@ def test_a_block_survives_writing(model: type[Any], record: dict[str, Any], bloc
 
 
 @pytest.mark.parametrize(("model", "record", "block"), BLOCKS, ids=lambda v: getattr(v, "__name__", None))
-@pytest.mark.parametrize("damage", [{"version": 2}, {"version": True}, {"version": "1"}, {"typo": 1}, {"version": None}])
+@pytest.mark.parametrize(
+    "damage", [{"version": 2}, {"version": True}, {"version": "1"}, {"typo": 1}, {"version": None}]
+)
 def test_a_block_is_strict(
     model: type[Any], record: dict[str, Any], block: dict[str, Any], damage: dict[str, Any]
 ) -> None:

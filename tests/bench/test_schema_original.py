@@ -19,13 +19,14 @@ from .records import DEFINITION, EVALUATION, SOLUTION, TRACE, WORKLOAD, as_json,
 
 original = pytest.importorskip("flashinfer_bench.data", reason="flashinfer-bench is not installed")
 
+STORED = {"type": "safetensors", "path": "p", "tensor_key": "k"}
 KINDS = {
     "Definition": {**DEFINITION, "tags": ["t"], "constraints": ["rows > 0"], "description": "d"},
     "Solution": {**SOLUTION, "description": "d"},
-    "Workload": {**WORKLOAD, "inputs": {**WORKLOAD["inputs"], "f": {"type": "safetensors", "path": "p", "tensor_key": "k"}}},
+    "Workload": {**WORKLOAD, "inputs": {**WORKLOAD["inputs"], "f": STORED}},
     "Evaluation": EVALUATION,
     "Trace": TRACE,
-}  # fmt: skip
+}
 
 
 def _read(model: Any, text: str) -> BaseModel | None:

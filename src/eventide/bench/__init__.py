@@ -50,9 +50,10 @@ _SCHEMA = [
     "WorkloadExtension",
 ]
 
-_HOME: dict[str, str] = dict.fromkeys(_SCHEMA, "schema")
+_HOME: dict[str, str] = {**dict.fromkeys(_SCHEMA, "schema"), "TraceSet": "dataset"}
 
 if TYPE_CHECKING:
+    from .dataset import TraceSet as TraceSet
     from .schema import EXTENSION_VERSION as EXTENSION_VERSION
     from .schema import AxisConst as AxisConst
     from .schema import AxisSpec as AxisSpec
