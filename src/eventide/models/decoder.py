@@ -1,0 +1,186 @@
+"""The program of a pre-norm decoder with RoPE, grouped-query attention and a gated MLP: Qwen3, Llama 3, Qwen2.5.
+
+One step advances the live batch by `num_tokens` tokens, of any mixture of sequences:
+
+    seq, pos, slot   [num_tokens]     whose token, at which position, and the cache slot its keys and values go to
+    tile_indptr, tile_seq             query tiles: runs of consecutive tokens of one sequence
+    block_table      [max_seqs, pages]   the cache pages of each sequence
+    logit_rows       [num_rows]       the tokens whose logits are wanted
+    row_seq ... seed [num_samples]    how to sample from the first num_samples of these rows
+
+States: `tokens` [max_seqs, max_seq_len + 1], each sequence's history, prompt first; and the caches of every layer,
+[kv_heads, slots, head_dim]. Outputs: `logits` [num_rows, vocab] float32, next_token, logprob, top_ids, top_logprobs.
+
+For a prompt of 3 tokens and a greedy continuation: step 1 has num_tokens 3, one tile (tile_indptr 0, 3), one row
+(logit_rows 2, row_pos 2); step 2 has num_tokens 1 with pos 3, and reads the token that step 1 put in `tokens`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..ir.expr import Sum, Var, wrap
+from ..ir.nodes import Invariant
+from ..ops.program import Program, TensorRef
+from .config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest step and the size of the state. A page holds `page_size` positions of one sequence."""
+
+    max_tokens: int = 512
+    max_rows: int = 64
+    max_seqs: int = 64
+    max_seq_len: int = 4096
+    page_size: int = 64
+    num_pages: int = 0  # 0: as many as max_seqs full sequences need
+
+    @property
+    def pages_per_seq(self) -> int:
+        return -(-self.max_seq_len // self.page_size)
+
+    @property
+    def pages(self) -> int:
+        return self.num_pages or self.max_seqs * self.pages_per_seq
+
+    @property
+    def slots(self) -> int:
+        return self.pages * self.page_size
+
+
+def cache_bytes(config: ModelConfig, limits: Limits, itemsize: int) -> int:
+    """Bytes of the keys and values of all layers."""
+    return 2 * config.num_layers * limits.slots * config.kv_rows * itemsize
+
+
+def _within(lo: int, hi: int | Var) -> Invariant:
+    return Invariant("within", Sum(lo), wrap(hi))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The tables that every layer uses."""
+
+    pos: TensorRef
+    slot: TensorRef
+    tile_indptr: TensorRef
+    tile_seq: TensorRef
+    block_table: TensorRef
+    rope: TensorRef
+
+
+def build_decoder(config: ModelConfig, limits: Limits, dtype: str) -> Program:
+    """The unfused program; weights, activations and caches are of `dtype`, logits float32."""
+    p = Program(config.architecture)
+    tokens_n = p.symbol("num_tokens", 1, limits.max_tokens)
+    tiles_n = p.symbol("num_tiles", 1, limits.max_tokens)
+    rows_n = p.symbol("num_rows", 0, min(limits.max_rows, limits.max_tokens))
+    samples_n = p.symbol("num_samples", 0, min(limits.max_rows, limits.max_seqs))
+    seqs = _within(0, limits.max_seqs)
+    places = _within(0, limits.max_seq_len)
+    distinct = Invariant("distinct")
+
+    seq = p.input("seq", (tokens_n,), "int32", [seqs])
+    step = _Step(
+        pos=p.input("pos", (tokens_n,), "int32", [places]),
+        slot=p.input("slot", (tokens_n,), "int32", [_within(0, limits.slots), distinct]),
+        tile_indptr=p.input("tile_indptr", (tiles_n + 1,), "int32", [Invariant("partition", Sum(0), tokens_n)]),
+        tile_seq=p.input("tile_seq", (tiles_n,), "int32", [seqs]),
+        block_table=p.input(
+            "block_table", (limits.max_seqs, limits.pages_per_seq), "int32", [_within(0, limits.pages)]
+        ),
+        rope=p.weight("rope", (limits.max_seq_len, config.head_dim), "float32"),
+    )
+    tokens = p.state("tokens", (limits.max_seqs, limits.max_seq_len + 1), "int32")
+    embeddings = p.weight("embed_tokens", (config.vocab_size, config.hidden_size), dtype)
+    x = p.call("embed", name="embed", seq=seq, pos=step.pos, tokens=tokens, w=embeddings)
+    for i in range(config.num_layers):
+        x = _layer(p, f"layers.{i}", config, limits, dtype, step, x)
+
+    rows = p.input("logit_rows", (rows_n,), "int32", [_within(0, tokens_n)])
+    h = p.call(
+        "rms_norm",
+        name="norm_rows",
+        x=x,
+        w=p.weight("norm", (config.hidden_size,), dtype),
+        rows=rows,
+        eps=config.rms_norm_eps,
+    )
+    tied = config.tie_word_embeddings
+    head = embeddings if tied else p.weight("lm_head", (config.vocab_size, config.hidden_size), dtype)
+    logits = p.output(p.call("linear", name="head", x=h, w=head, out_dtype="float32"), "logits")
+    sampled = p.call(
+        "sample",
+        name="sample",
+        logits=logits,
+        row_seq=p.input("row_seq", (samples_n,), "int32", [seqs, distinct]),
+        row_pos=p.input("row_pos", (samples_n,), "int32", [places]),
+        temperature=p.input("temperature", (samples_n,), "float32"),
+        top_k=p.input("top_k", (samples_n,), "int32"),
+        top_p=p.input("top_p", (samples_n,), "float32"),
+        seed=p.input("seed", (samples_n,), "int64"),
+        num_logprobs=p.input("num_logprobs", (samples_n,), "int32", [_within(0, 21)]),
+        tokens=tokens,
+    )
+    for ref, name in zip(sampled, ("next_token", "logprob", "top_ids", "top_logprobs"), strict=True):
+        p.output(ref, name)
+    return p
+
+
+def _layer(p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, step: _Step, x: TensorRef) -> TensorRef:
+    def weight(suffix: str, *shape: int) -> TensorRef:
+        return p.weight(f"{name}.{suffix}", shape, dtype)
+
+    def cache(kind: str) -> TensorRef:
+        return p.state(f"{name}.{kind}_cache", (c.num_kv_heads, limits.slots, c.head_dim), dtype)
+
+    heads = {"num_heads": c.num_heads, "num_kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
+    h = p.call("rms_norm", name=f"{name}.norm1", x=x, w=weight("input_norm", c.hidden_size), eps=c.rms_norm_eps)
+    qkv = p.call(
+        "linear",
+        name=f"{name}.qkv",
+        x=h,
+        w=weight("qkv_proj", c.q_rows + 2 * c.kv_rows, c.hidden_size),
+        bias=weight("qkv_bias", c.q_rows + 2 * c.kv_rows) if c.qkv_bias else None,
+    )
+    k_cache, v_cache = cache("k"), cache("v")
+    q = p.call(
+        "rope_append",
+        name=f"{name}.rope",
+        q_in=qkv,
+        k_in=qkv,
+        v_in=qkv,
+        pos=step.pos,
+        slot=step.slot,
+        rope=step.rope,
+        q_norm=weight("q_norm", c.head_dim) if c.qk_norm else None,
+        k_norm=weight("k_norm", c.head_dim) if c.qk_norm else None,
+        k_cache=k_cache,
+        v_cache=v_cache,
+        eps=c.rms_norm_eps,
+        **heads,
+    )
+    a = p.call(
+        "attention",
+        name=f"{name}.attn",
+        q=q,
+        k_cache=k_cache,
+        v_cache=v_cache,
+        pos=step.pos,
+        tile_indptr=step.tile_indptr,
+        tile_seq=step.tile_seq,
+        block_table=step.block_table,
+        page_size=limits.page_size,
+        **heads,
+    )
+    o = p.call("linear", name=f"{name}.o", x=a, w=weight("o_proj", c.hidden_size, c.q_rows))
+    x = p.call("add", name=f"{name}.x1", a=x, b=o)
+    h = p.call(
+        "rms_norm", name=f"{name}.norm2", x=x, w=weight("post_attention_norm", c.hidden_size), eps=c.rms_norm_eps
+    )
+    u = p.call("linear", name=f"{name}.gate_up", x=h, w=weight("gate_up_proj", 2 * c.intermediate_size, c.hidden_size))
+    m = p.call("silu_mul", name=f"{name}.act", x=u)
+    d = p.call("linear", name=f"{name}.down", x=m, w=weight("down_proj", c.hidden_size, c.intermediate_size))
+    result: TensorRef = p.call("add", name=f"{name}.x2", a=x, b=d)
+    return result

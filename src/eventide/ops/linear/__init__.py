@@ -1,0 +1,74 @@
+"""y = act(norm(x) · wᵀ + bias) + residual: a matrix product with what passes fuse around it.
+
+x [tokens, k], w [n, k], y [tokens, n] (or n/2 columns after ``silu_mul``, whose gate and up rows alternate in w).
+Prologue: with `norm_weight`, x is RMS-normalised first; with `rows`, row r of the input is x[rows[r]].
+Accumulation is in float32, in an order that depends on k alone.
+"""
+
+from pathlib import Path
+
+from ...errors import ProgramError
+from ...ir.nodes import Span, Via
+from ..declaration import Attr, Op, Operand, Tiling, full, tiled
+
+
+def check(call):  # type: ignore[no-untyped-def]
+    k, kw = call["x"].shape[1], call["w"].shape[1]
+    if k != kw:
+        raise ProgramError(f"call '{call.name}': x has {k} columns but w has {kw}; a linear needs them equal")
+
+
+def outputs(call):  # type: ignore[no-untyped-def]
+    n = call["w"].shape[0]
+    rows = (call["rows"] if "rows" in call else call["x"]).shape[0]
+    dtype = call.attrs["out_dtype"] or call["x"].dtype
+    return [((rows, n // 2 if call.attrs["activation"] == "silu_mul" else n), dtype)]
+
+
+def tile(call, target):  # type: ignore[no-untyped-def]
+    n, k = call["w"].shape
+    gated = call.attrs["activation"] == "silu_mul"
+    m = tiled("m", target.tile_tokens, call["y"].shape[0])
+    cols = tiled("n", target.tile_rows // 2 if gated else target.tile_rows, call["y"].shape[1])
+    w_rows = cols.scaled(2) if gated else cols.span
+    regions = {"x": (m.span, full(k)), "w": (w_rows, full(k)), "y": (m.span, cols.span)}
+    if "rows" in call:
+        regions["x"] = (Via(call["rows"].name, (), m.span.lo, m.span.hi), full(k))
+        regions["rows"] = (Span(m.span.lo, m.span.hi),)
+    if "norm_weight" in call:
+        regions["norm_weight"] = (full(k),)
+    if "bias" in call:
+        regions["bias"] = (w_rows,)
+    if "residual" in call:
+        regions["residual"] = (m.span, cols.span)
+    layout = f"panel{target.tile_rows}.{target.kind}"
+    return Tiling(
+        axes=[m.axis, cols.axis],
+        regions=regions,
+        attrs={"tile_m": target.tile_tokens, "tile_n": target.tile_rows},
+        layouts={"w": layout},
+    )
+
+
+OP = Op(
+    "linear",
+    operands=[
+        Operand("x"),
+        Operand("w", streamed=True),
+        Operand("norm_weight", optional=True),
+        Operand("rows", optional=True),
+        Operand("bias", optional=True),
+        Operand("residual", optional=True),
+        Operand("y", "write"),
+    ],
+    attrs=[
+        Attr("activation", str, "none", choices=("none", "silu_mul")),
+        Attr("eps", float, 0.0, doc="of the norm in the prologue"),
+        Attr("out_dtype", str, "", doc="dtype of y; empty: that of x"),
+    ],
+    outputs_of=outputs,
+    tile=tile,
+    check=check,
+    folder=Path(__file__).parent,
+    doc=__doc__,
+)

@@ -1,0 +1,29 @@
+"""y = x / sqrt(mean(x²) + eps) · w, row by row (Zhang and Sennrich, 2019); with `rows`, y[r] is made of x[rows[r]]."""
+
+from pathlib import Path
+
+from ...ir.nodes import Span, Via
+from ..declaration import Attr, Op, Operand, Tiling, full, tiled
+
+
+def tile(call, target):  # type: ignore[no-untyped-def]
+    rows, cols = call["y"].shape
+    m = tiled("m", target.tile_tokens, rows)
+    regions = {"x": (m.span, full(cols)), "w": (full(cols),), "y": (m.span, full(cols))}
+    if "rows" in call:
+        regions["x"] = (Via(call["rows"].name, (), m.span.lo, m.span.hi), full(cols))
+        regions["rows"] = (Span(m.span.lo, m.span.hi),)
+    return Tiling(axes=[m.axis], regions=regions)
+
+
+OP = Op(
+    "rms_norm",
+    operands=[Operand("x"), Operand("w"), Operand("rows", optional=True), Operand("y", "write")],
+    attrs=[Attr("eps", float, doc="added to the mean square")],
+    outputs_of=lambda call: [
+        (((call["rows"] if "rows" in call else call["x"]).shape[0], call["x"].shape[1]), call["x"].dtype)
+    ],
+    tile=tile,
+    folder=Path(__file__).parent,
+    doc=__doc__,
+)

@@ -1,0 +1,61 @@
+"""Sample steps of a plan: symbols at the low ends of their ranges and across a few tiles, with random tables that keep their invariants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..ir.expr import FloorDiv, as_int, tables, variables, walk
+from ..ir.instance import StepView
+from ..ir.nodes import Plan, tables_of
+from ..ir.tables import draw
+
+
+def map_tables(plan: Plan) -> set[str]:
+    """The run-time tables that extents, regions, edges or counts look up."""
+    names: set[str] = set()
+    for g in plan.grids:
+        for _, extent in g.axes:
+            names |= tables(extent)
+        for region in (*(e.cells for e in (*g.waits, *g.notifies, *g.enter)), *(a.region for a in g.accesses)):
+            names |= tables_of(region)
+    for e in plan.events.values():
+        for expr in (*e.shape, *((e.needed,) if e.needed is not None else ())):
+            names |= tables(expr)
+    return names
+
+
+def tile_sizes(plan: Plan) -> dict[str, set[int]]:
+    """For each symbol the tile sizes that extents cut it into."""
+    sizes: dict[str, set[int]] = {name: set() for name in plan.symbols}
+    for g in plan.grids:
+        for _, extent in g.axes:
+            for e in walk(extent):
+                if isinstance(e, FloorDiv) and (d := as_int(e.b)) is not None:
+                    for name in variables(e.a) & set(sizes):
+                        sizes[name].add(d)
+    return sizes
+
+
+def sample_symbols(plan: Plan) -> Iterator[dict[str, int]]:
+    """A few telling steps: every symbol at its low end; every symbol a little over two of its tiles; and each symbol
+    alone at the other of the two."""
+    lo = {k: r[0] for k, r in plan.symbols.items()}
+    tiles = tile_sizes(plan)
+    some = {k: min(b, max(a, 2 * max(tiles[k], default=1) + 1)) for k, (a, b) in plan.symbols.items()}
+    seen: list[dict[str, int]] = []
+    for point in (lo, some, *({**some, k: lo[k]} for k in plan.symbols), *({**lo, k: some[k]} for k in plan.symbols)):
+        if point not in seen:
+            seen.append(point)
+            yield point
+
+
+def view(plan: Plan, symbols: dict[str, int], seed: int = 0) -> StepView:
+    """One step with drawn tables."""
+    rng = np.random.default_rng(seed)
+    return StepView(plan, symbols, {t: draw(plan.tensors[t], symbols, rng) for t in sorted(map_tables(plan))})
+
+
+def sample_views(plan: Plan) -> list[StepView]:
+    return [view(plan, s, i) for i, s in enumerate(sample_symbols(plan))]

@@ -1,0 +1,36 @@
+"""What a plan is compiled for: the kind of device, how many workers, and the tile sizes that suit it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """A compilation target. Plans made for one kind run on that kind and on the interpreter.
+
+    kind: "cpu" or "cuda". num_workers: persistent workers (threads, or one block per multiprocessor). tile_rows: rows
+    of a weight panel. tile_tokens: tokens one task handles at most. tile_queries: query tokens of one attention task.
+    split_kv: positions one attention task covers (0: the whole context in one task).
+    """
+
+    kind: str
+    num_workers: int
+    tile_rows: int
+    tile_tokens: int
+    tile_queries: int
+    split_kv: int = 0
+    arch: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}{'-' + self.arch if self.arch else ''} x{self.num_workers}"
+
+
+def cpu(num_workers: int = 2) -> Target:
+    return Target("cpu", num_workers, tile_rows=32, tile_tokens=128, tile_queries=16)
+
+
+def h200(num_workers: int = 132) -> Target:
+    """One NVIDIA H200: 132 multiprocessors."""
+    return Target("cuda", num_workers, tile_rows=8, tile_tokens=16, tile_queries=1, split_kv=64, arch="sm_90a")
