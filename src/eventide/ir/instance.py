@@ -45,12 +45,19 @@ class StepView:
 
     def __init__(self, plan: Plan, symbols: Mapping[str, int], tables: Mapping[str, Any] | None = None) -> None:
         self.plan, self.symbols, self.tables = plan, dict(symbols), tables if tables is not None else {}
+        self._event_shapes: dict[str, tuple[int, ...]] = {}
 
     def value(self, expr: Expr) -> int:
         return int(evaluate(expr, self.symbols, self.tables))
 
     def shape(self, exprs: tuple[Expr, ...]) -> tuple[int, ...]:
         return tuple(self.value(e) for e in exprs)
+
+    def event_shape(self, event: str) -> tuple[int, ...]:
+        """Extents of an event tensor; looked up so often that they are kept, so only once its tables are known."""
+        if event not in self._event_shapes:
+            self._event_shapes[event] = self.shape(self.plan.events[event].shape)
+        return self._event_shapes[event]
 
     def env(self, grid: TaskGrid, task: Coords) -> dict[str, int]:
         return {**self.symbols, **dict(zip(grid.axis_names, task))}
@@ -70,7 +77,7 @@ class StepView:
 
     def cells(self, edge: Edge, grid: TaskGrid, task: Coords) -> list[int]:
         """Flat indices of the cells an edge names, clipped to the event tensor; repeated lookups repeat."""
-        shape = self.shape(self.plan.events[edge.event].shape)
+        shape = self.event_shape(edge.event)
         dims = []
         for n, idx in zip(shape, indices(edge.cells, self.env(grid, task), self.tables)):
             if isinstance(idx, slice):
@@ -86,7 +93,7 @@ class StepView:
         ev = self.plan.events[event]
         if ev.needed is None:
             raise PlanError(f"event '{event}' has no needed count; the events pass should have inferred it")
-        coords = np.unravel_index(cell, self.shape(ev.shape)) if ev.shape else ()
+        coords = np.unravel_index(cell, self.event_shape(event)) if ev.shape else ()
         env = {**self.symbols, **{cell_var(d).name: int(c) for d, c in enumerate(coords)}}
         return int(evaluate(ev.needed, env, self.tables))
 
@@ -97,13 +104,14 @@ class Ordering:
     A cell orders its notifiers before its waiters when it needs exactly as many notifications as it gets; with fewer
     needed, no single notifier is certain to have run, and nothing is ordered.
 
-    ``class_ids[grid]`` gives every task's class in linear order; ``members[c]`` the grid of class c and
+    ``class_ids[grid]`` gives every task's class in linear order, ``class_range[grid]`` the classes of a grid; ``members[c]`` the grid of class c and
     ``representatives[c]`` one of its tasks; ``notifiers`` and ``waiters`` the classes at each (event, cell).
     """
 
     def __init__(self, view: StepView) -> None:
         self.view = view
         self.class_ids: dict[str, np.ndarray] = {}
+        self.class_range: dict[str, range] = {}
         self.members: list[str] = []
         self.representatives: list[Coords] = []
         notifiers: dict[tuple[str, int], dict[int, int]] = defaultdict(dict)
@@ -112,6 +120,7 @@ class Ordering:
             coords = view.coords(grid)
             first, ids, sizes = self._classes(grid, coords)
             self.class_ids[grid.name] = ids + len(self.members)
+            self.class_range[grid.name] = range(len(self.members), len(self.members) + len(first))
             for representative, size in zip(first, sizes):
                 cid = len(self.members)
                 task = tuple(int(c) for c in coords[representative])
@@ -186,12 +195,10 @@ class Ordering:
 
     def mask(self, grid: str) -> int:
         """The classes of a grid as a bit mask."""
-        out = 0
-        for c in np.unique(self.class_ids[grid]):
-            out |= 1 << int(c)
-        return out
+        r = self.class_range[grid]
+        return ((1 << len(r)) - 1) << r.start
 
     def all_before(self, grid_a: str, grid_b: str) -> bool:
         """Whether every task of one grid happens before every task of another."""
         need = self.mask(grid_a)
-        return all(self.ancestors[int(b)] & need == need for b in np.unique(self.class_ids[grid_b]))
+        return all(self.ancestors[b] & need == need for b in self.class_range[grid_b])

@@ -15,7 +15,7 @@ random values.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Literal, Protocol
 
@@ -42,16 +42,21 @@ class Source:
 
 @dataclass(frozen=True)
 class WeightSpec:
-    """One weight of the program: `sources` concatenated along rows. `kind` tells what random values suit it."""
+    """One weight of the program: `sources` concatenated along rows, or with `interleave` row by row in turn (gate 0,
+    up 0, gate 1, …). `kind` tells what random values suit it."""
 
     name: str
     sources: tuple[Source, ...]
     kind: Kind = "matrix"
+    interleave: bool = False
 
     def __post_init__(self) -> None:
         tails = {source.shape[1:] for source in self.sources}
         if len(tails) != 1:
             raise TensorError(f"weight {self.name}: sources must agree beyond their rows, got {sorted(tails)}")
+        heights = [source.shape[0] for source in self.sources]
+        if self.interleave and len(set(heights)) != 1:
+            raise TensorError(f"weight {self.name}: interleaved sources must have equally many rows, got {heights}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,7 +76,7 @@ class WeightSource(Protocol):
         store."""
 
     def fill(self, source: Source, kind: Kind, out: npt.NDArray[Any]) -> None:
-        """Write the tensor into `out` (shape `source.shape`, any float dtype), converting as it goes."""
+        """Write the tensor into `out` (shape `source.shape`, any float dtype, rows apart or not), converting it."""
 
 
 def iter_weights(
@@ -91,8 +96,9 @@ def iter_weights(
                 continue
         out = np.empty(spec.shape, wanted)
         row = 0
-        for part in spec.sources:
-            source.fill(part, spec.kind, out[row : row + part.shape[0]])
+        for i, part in enumerate(spec.sources):
+            rows = slice(i, None, len(spec.sources)) if spec.interleave else slice(row, row + part.shape[0])
+            source.fill(part, spec.kind, out[rows])
             row += part.shape[0]
         yield spec.name, out
         del out
@@ -108,14 +114,14 @@ def decoder_weights(config: ModelConfig) -> list[WeightSpec]:
 
     Names in the program: ``embed_tokens``; for each layer ``layers.{i}.`` + ``input_norm``, ``qkv_proj`` (queries,
     keys, values), ``qkv_bias``, ``q_norm``, ``k_norm``, ``o_proj``, ``post_attention_norm``, ``gate_up_proj`` (gate
-    rows, then up rows), ``down_proj``; then ``norm`` and, unless tied, ``lm_head``.
+    and up rows in turn), ``down_proj``; then ``norm`` and, unless tied, ``lm_head``.
     """
     specs = [_spec("embed_tokens", ("model.embed_tokens.weight", (config.vocab_size, config.hidden_size)))]
     layer_specs = _layer_weights(config)
     for layer in range(config.num_layers):
         for spec in layer_specs:
             sources = tuple(Source(f"model.layers.{layer}.{part.name}", part.shape) for part in spec.sources)
-            specs.append(WeightSpec(f"layers.{layer}.{spec.name}", sources, spec.kind))
+            specs.append(replace(spec, name=f"layers.{layer}.{spec.name}", sources=sources))
     specs.append(_spec("norm", ("model.norm.weight", (config.hidden_size,)), kind="norm"))
     if not config.tie_word_embeddings:
         specs.append(_spec("lm_head", ("lm_head.weight", (config.vocab_size, config.hidden_size))))
@@ -140,7 +146,10 @@ def _layer_weights(config: ModelConfig) -> list[WeightSpec]:
         *specs,
         _spec("o_proj", ("self_attn.o_proj.weight", (hidden, config.q_rows))),
         _spec("post_attention_norm", ("post_attention_layernorm.weight", (hidden,)), kind="norm"),
-        _spec("gate_up_proj", ("mlp.gate_proj.weight", (inner, hidden)), ("mlp.up_proj.weight", (inner, hidden))),
+        replace(
+            _spec("gate_up_proj", ("mlp.gate_proj.weight", (inner, hidden)), ("mlp.up_proj.weight", (inner, hidden))),
+            interleave=True,
+        ),
         _spec("down_proj", ("mlp.down_proj.weight", (hidden, inner))),
     ]
 

@@ -15,7 +15,7 @@ Worked example, an element-wise sum cut into tiles of `target.tile_tokens` rows:
         return Tiling(axes=[m.axis], regions={k: (m.span, full(cols)) for k in ("a", "b", "y")})
 
     OP = Op("add", operands=[Operand("a"), Operand("b"), Operand("y", "write")],
-            outputs=lambda call: [(call["a"].shape, call["a"].dtype)], tile=tile)
+            axes=["m"], outputs_of=lambda call: [(call["a"].shape, call["a"].dtype)], tile=tile)
 
 The device code of a task sees its operands (base pointer and extents of the whole tensor), its coordinates, its
 attributes and its scratch memory; never a worker, an event or a layer.
@@ -93,14 +93,17 @@ OutputFn = Callable[[Call], Sequence[tuple[tuple[Expr, ...], str]]]
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """An operator's declaration. `outputs` gives shape and dtype of each "write" operand, in order; `check` raises
-    ProgramError on operands or attributes that do not fit."""
+    """An operator's declaration. `axes` names the task coordinates and `tile_attrs` the integers that `tile` adds to the
+    attributes, both in the order in which device code gets them. `outputs_of` gives shape and dtype of each "write"
+    operand, in order; `check` raises ProgramError on operands or attributes that do not fit."""
 
     name: str
     operands: Sequence[Operand]
     outputs_of: OutputFn
     tile: Callable[[Call, Target], Tiling]
+    axes: Sequence[str]
     attrs: Sequence[Attr] = ()
+    tile_attrs: Sequence[str] = ()
     check: Callable[[Call], None] | None = None
     folder: Path | None = None
     doc: str = ""

@@ -62,13 +62,13 @@ def _implied(orderings: list[Ordering], plan: Plan, grid: TaskGrid, edge: Edge) 
     for o in orderings:
         coords, sources = o.view.coords(grid), o.view.coords(first)
         env = {**o.view.symbols, **{a: coords[:, d] for d, a in enumerate(grid.axis_names)}}
-        for c in np.unique(o.class_ids[grid.name]):
+        for c in o.class_range[grid.name]:
             mine = o.class_ids[grid.name] == c
             touched = np.ones(len(sources), bool)
             for d, s in zip(kept, edge.cells):
                 lo, hi = (np.broadcast_to(evaluate(x, env, o.view.tables), mine.shape)[mine] for x in (s.lo, s.hi))
                 touched &= (sources[:, d] >= lo.min()) & (sources[:, d] < hi.max())
-            past = o.ancestors[int(c)]
+            past = o.ancestors[c]
             if not all(past >> int(a) & 1 for a in np.unique(o.class_ids[first.name][touched])):
                 return False
     return True

@@ -39,13 +39,13 @@ def tile_sizes(plan: Plan) -> dict[str, set[int]]:
 
 
 def sample_symbols(plan: Plan) -> Iterator[dict[str, int]]:
-    """A few telling steps: every symbol at its low end; every symbol a little over two of its tiles; and each symbol
-    alone at the other of the two."""
+    """A few telling steps: every symbol at its low end; every symbol a little over two of its tiles; the same
+    with each symbol alone at its low end."""
     lo = {k: r[0] for k, r in plan.symbols.items()}
     tiles = tile_sizes(plan)
     some = {k: min(b, max(a, 2 * max(tiles[k], default=1) + 1)) for k, (a, b) in plan.symbols.items()}
     seen: list[dict[str, int]] = []
-    for point in (lo, some, *({**some, k: lo[k]} for k in plan.symbols), *({**lo, k: some[k]} for k in plan.symbols)):
+    for point in (lo, some, *({**some, k: lo[k]} for k in plan.symbols)):
         if point not in seen:
             seen.append(point)
             yield point

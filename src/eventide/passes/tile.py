@@ -59,6 +59,9 @@ def _grid(call: OpCall, program: Program, tensors: dict[str, Tensor], target: Ta
             if t.layout not in ("plain", layout):
                 raise ProgramError(f"weight '{t.name}' is asked for in two layouts, {t.layout} and {layout}")
             tensors[t.name] = replace(t, layout=layout)
+    for what, want, have in (("axes", op.axes, [a for a, _ in tiling.axes]), ("tile_attrs", op.tile_attrs, list(tiling.attrs))):
+        if list(want) != have:
+            raise ProgramError(f"operator '{op.name}' declares the {what} {list(want)}, but its tile function gave {have}")
     axes = tuple((name, extent) for name, extent in tiling.axes)
     if clash := {a for a, _ in axes} & set(program.symbols):
         raise ProgramError(f"axis '{min(clash)}' of operator '{op.name}' has the name of a symbol of '{program.name}'")

@@ -50,6 +50,8 @@ OP = Op(
     attrs=[Attr("num_heads", int), Attr("num_kv_heads", int), Attr("head_dim", int), Attr("page_size", int)],
     outputs_of=lambda call: [(call["q"].shape, call["q"].dtype)],
     tile=tile,
+    axes=["i", "h"],
+    tile_attrs=["tile_queries"],
     folder=Path(__file__).parent,
     doc=__doc__,
 )

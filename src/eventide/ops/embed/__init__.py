@@ -29,6 +29,8 @@ OP = Op(
     operands=[Operand("seq"), Operand("pos"), Operand("tokens"), Operand("w"), Operand("y", "write")],
     outputs_of=lambda call: [((call["seq"].shape[0], call["w"].shape[1]), call["w"].dtype)],
     tile=tile,
+    axes=["m"],
+    tile_attrs=["tile_m"],
     folder=Path(__file__).parent,
     doc=__doc__,
 )

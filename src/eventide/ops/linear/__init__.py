@@ -68,6 +68,8 @@ OP = Op(
     ],
     outputs_of=outputs,
     tile=tile,
+    axes=["m", "n"],
+    tile_attrs=["tile_m", "tile_n"],
     check=check,
     folder=Path(__file__).parent,
     doc=__doc__,

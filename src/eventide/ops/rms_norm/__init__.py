@@ -13,7 +13,7 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     if "rows" in call:
         regions["x"] = (Via(call["rows"].name, (), m.span.lo, m.span.hi), full(cols))
         regions["rows"] = (Span(m.span.lo, m.span.hi),)
-    return Tiling(axes=[m.axis], regions=regions)
+    return Tiling(axes=[m.axis], regions=regions, attrs={"tile_m": m.tile})
 
 
 OP = Op(
@@ -24,6 +24,8 @@ OP = Op(
         (((call["rows"] if "rows" in call else call["x"]).shape[0], call["x"].shape[1]), call["x"].dtype)
     ],
     tile=tile,
+    axes=["m"],
+    tile_attrs=["tile_m"],
     folder=Path(__file__).parent,
     doc=__doc__,
 )

@@ -60,6 +60,8 @@ OP = Op(
         ((call["q_in"].shape[0], call.attrs["num_heads"] * call.attrs["head_dim"]), call["q_in"].dtype)
     ],
     tile=tile,
+    axes=["m", "h"],
+    tile_attrs=["tile_m"],
     folder=Path(__file__).parent,
     doc=__doc__,
 )

@@ -59,6 +59,7 @@ OP = Op(
     attrs=[Attr("max_logprobs", int, 20)],
     outputs_of=outputs,
     tile=tile,
+    axes=["r"],
     folder=Path(__file__).parent,
     doc=__doc__,
 )

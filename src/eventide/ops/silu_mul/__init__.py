@@ -8,7 +8,7 @@ from ..declaration import Op, Operand, Tiling, full, tiled
 def tile(call, target):  # type: ignore[no-untyped-def]
     rows, cols = call["y"].shape
     m = tiled("m", target.tile_tokens, rows)
-    return Tiling(axes=[m.axis], regions={"x": (m.span, full(2 * cols)), "y": (m.span, full(cols))})
+    return Tiling(axes=[m.axis], regions={"x": (m.span, full(2 * cols)), "y": (m.span, full(cols))}, attrs={"tile_m": m.tile})
 
 
 OP = Op(
@@ -16,6 +16,8 @@ OP = Op(
     operands=[Operand("x"), Operand("y", "write")],
     outputs_of=lambda call: [((call["x"].shape[0], call["x"].shape[1] // 2), call["x"].dtype)],
     tile=tile,
+    axes=["m"],
+    tile_attrs=["tile_m"],
     folder=Path(__file__).parent,
     doc=__doc__,
 )

@@ -1,0 +1,96 @@
+"""One step's symbols and tables, from the pieces of sequences that it advances.
+
+    make_step(limits, [Chunk(seq=0, start=0, count=3, rows="last", sampling=greedy)], tile_queries=16)
+
+gives num_tokens 3, num_tiles 1, num_rows 1, num_samples 1 and every table that `models.decoder` declares. A decode step
+is a list of chunks of one token each; a prompt is one chunk or several; both may stand in one step. Sequence s owns the
+pages s·pages_per_seq onward unless another block table is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from ..models.decoder import Limits
+
+MAX_LOGPROBS = 20
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one sequence draws its tokens; see the operator `sample`."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    num_logprobs: int = 0
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """`count` consecutive tokens of one sequence from position `start`. `rows`: which of them get logits; a chunk with
+    "last" also samples a token unless `sample` is False."""
+
+    seq: int
+    start: int
+    count: int
+    rows: Literal["none", "last", "all"] = "last"
+    sampling: Sampling = field(default_factory=Sampling)
+    sample: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """Values for the symbols and the input tensors of one step."""
+
+    symbols: dict[str, int]
+    inputs: dict[str, np.ndarray]
+
+
+def default_block_table(limits: Limits) -> np.ndarray:
+    """Each sequence owns a run of pages: int32 [max_seqs, pages_per_seq]."""
+    return np.arange(limits.max_seqs * limits.pages_per_seq, dtype=np.int32).reshape(limits.max_seqs, -1)
+
+
+def make_step(limits: Limits, chunks: Sequence[Chunk], tile_queries: int, block_table: np.ndarray | None = None) -> Step:
+    """The step that advances all the chunks. Chunks that sample come first in the rows."""
+    table = default_block_table(limits) if block_table is None else block_table
+    chunks = sorted(chunks, key=lambda c: not (c.sample and c.rows == "last"))
+    counts = np.array([c.count for c in chunks])
+    first = np.concatenate([[0], np.cumsum(counts)])
+    seq = np.repeat([c.seq for c in chunks], counts)
+    pos = np.concatenate([np.arange(c.start, c.start + c.count) for c in chunks])
+    indptr, tile_seq = [0], []
+    rows: list[int] = []
+    for c, f in zip(chunks, first):
+        for t in range(0, c.count, tile_queries):
+            indptr.append(int(f) + min(t + tile_queries, c.count))
+            tile_seq.append(c.seq)
+        last = int(f) + c.count - 1
+        rows += {"none": [], "last": [last], "all": list(range(int(f), last + 1))}[c.rows]
+    sampled = [c for c in chunks if c.sample and c.rows == "last"]
+    page = limits.page_size
+    inputs = {
+        "seq": seq,
+        "pos": pos,
+        "slot": table[seq, pos // page] * page + pos % page,
+        "tile_indptr": indptr,
+        "tile_seq": tile_seq,
+        "block_table": table,
+        "logit_rows": rows,
+        "row_seq": [c.seq for c in sampled],
+        "row_pos": [c.start + c.count - 1 for c in sampled],
+        "top_k": [c.sampling.top_k for c in sampled],
+        "num_logprobs": [c.sampling.num_logprobs for c in sampled],
+    }
+    arrays = {k: np.asarray(v, np.int32) for k, v in inputs.items()}
+    arrays["temperature"] = np.array([c.sampling.temperature for c in sampled], np.float32)
+    arrays["top_p"] = np.array([c.sampling.top_p for c in sampled], np.float32)
+    arrays["seed"] = np.array([c.sampling.seed for c in sampled], np.int64)
+    symbols = {"num_tokens": len(seq), "num_tiles": len(tile_seq), "num_rows": len(rows), "num_samples": len(sampled)}
+    return Step(symbols, arrays)
