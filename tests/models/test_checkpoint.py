@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from eventide import dtypes
@@ -40,7 +43,8 @@ def test_families_against_transformers(tmp_path: Path, shape: Shape) -> None:
     ours = load(tmp_path)
     config = load_config(tmp_path)
     for spec in family_of(config).weight_specs(config):
-        expected = torch.cat([theirs.pop(source.name) for source in spec.sources]).numpy()
+        tensors = [theirs.pop(source.name).numpy() for source in spec.sources]
+        expected = np.stack(tensors, 1).reshape(spec.shape) if spec.interleave else np.concatenate(tensors)
         assert ours[spec.name].shape == spec.shape
         np.testing.assert_array_equal(ours[spec.name], expected)
     assert set(theirs) <= {"lm_head.weight"}  # tied: the embedding under another name
@@ -79,8 +83,8 @@ def test_fused_rows_in_order(tmp_path: Path) -> None:
     parts = [theirs[f"{layer}self_attn.{part}_proj.bias"] for part in "qkv"]
     np.testing.assert_array_equal(ours["layers.1.qkv_bias"], np.concatenate(parts))
     gate_up = ours["layers.1.gate_up_proj"]
-    np.testing.assert_array_equal(gate_up[:96], theirs[f"{layer}mlp.gate_proj.weight"])
-    np.testing.assert_array_equal(gate_up[96:], theirs[f"{layer}mlp.up_proj.weight"])
+    np.testing.assert_array_equal(gate_up[0::2], theirs[f"{layer}mlp.gate_proj.weight"])
+    np.testing.assert_array_equal(gate_up[1::2], theirs[f"{layer}mlp.up_proj.weight"])
 
 
 def test_tensors_at_odd_offsets_are_copied(tmp_path: Path) -> None:
@@ -158,6 +162,23 @@ def test_corrupt_header(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(CheckpointError, match=r"model\.safetensors has a corrupt safetensors header: ") as caught:
         load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@given(changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=150)
+def test_any_damage_to_a_header_is_found_or_harmless(
+    changes: list[tuple[int, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.getbasetemp() / "damaged"
+    if not directory.exists():
+        make_checkpoint(directory, Shape(num_layers=1))
+        (directory / "whole").write_bytes((directory / SINGLE).read_bytes())
+    content = bytearray((directory / "whole").read_bytes())
+    for position, value in changes:
+        content[position] = value
+    (directory / SINGLE).write_bytes(content)
+    with contextlib.suppress(CheckpointError):
+        assert load(directory)
 
 
 def edit_tensors(edit: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:

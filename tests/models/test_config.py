@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eventide.errors import CheckpointError, MissingFileError, UnsupportedModelError
 from eventide.models.config import Llama3Scaling, ModelConfig
 from eventide.models.jsonfile import Fields
 from eventide.models.registry import find_family, load_config
+from eventide.models.rope import inverse_frequencies
 from tests.checkpoints import LLAMA3, SHAPES, Shape, edit_json, make_config, spell_as_transformers_4
 
 SMALL: dict[str, Any] = {
@@ -94,6 +98,14 @@ def test_qwen2_ignores_flags_it_does_not_have() -> None:
     assert parse(architectures=["Qwen2ForCausalLM"], attention_bias=True).qkv_bias
 
 
+# every key that is read
+KEYS = [
+    *SMALL, "head_dim", "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "rope_type", "factor", "type",
+    "low_freq_factor", "high_freq_factor", "original_max_position_embeddings", "partial_rotary_factor", "hidden_act",
+    "tie_word_embeddings", "max_position_embeddings", "dtype", "torch_dtype", "bos_token_id", "eos_token_id",
+    "model_type", "pad_token_id", "layer_types", "use_sliding_window", "sliding_window", "max_window_layers",
+    "quantization_config", "attention_bias", "mlp_bias", "num_experts",
+]  # fmt: skip
 UNSUPPORTED = {
     "sliding window": ({"use_sliding_window": True, "sliding_window": 32, "max_window_layers": 2}, "sliding-window"),
     "layer types": ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"),
@@ -151,6 +163,22 @@ MALFORMED = {
 def test_malformed_values(changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(CheckpointError, match=expected):
         parse(**changes)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 300) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), inner),
+    max_leaves=6,
+)
+
+
+@given(changes=st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=4))
+@settings(max_examples=400)
+def test_any_value_is_read_or_refused(changes: dict[str, Any]) -> None:
+    with contextlib.suppress(CheckpointError):
+        config = parse(**changes)
+        assert config.num_heads % config.num_kv_heads == 0
+        assert inverse_frequencies(config).shape == (config.head_dim // 2,)
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from eventide.models.rope import inverse_frequencies, rope_tables
+from eventide.models.rope import inverse_frequencies, rope_table
 from tests.checkpoints import LLAMA3, Shape, make_config
 from tests.models.test_config import parse
 
@@ -21,7 +21,9 @@ def test_against_transformers(head_dim: int, theta: float, llama3: bool) -> None
     )
     theirs = LlamaRotaryEmbedding(make_config(Shape("llama", head_dim=head_dim, rope_theta=theta, llama3=llama3)))
     np.testing.assert_allclose(inverse_frequencies(config), theirs.inv_freq.numpy(), rtol=3e-7)
-    cosines, sines = rope_tables(config, 300)
+    table = rope_table(config, 300)
+    assert table.shape == (300, head_dim) and table.dtype == np.float32
+    cosines, sines = np.split(table, 2, axis=1)
     expected_cosines, expected_sines = theirs(torch.zeros(1), torch.arange(300)[None])
     np.testing.assert_allclose(cosines, expected_cosines[0, :, : head_dim // 2], atol=5e-5)
     np.testing.assert_allclose(sines, expected_sines[0, :, : head_dim // 2], atol=5e-5)

@@ -37,6 +37,13 @@ def test_norms_and_biases_are_marked() -> None:
     assert kinds["layers.0.down_proj"] == kinds["lm_head"] == "matrix"
 
 
+def test_interleaved_sources_must_have_equally_many_rows() -> None:
+    spec = WeightSpec("w", (Source("a", (2, 3)), Source("b", (2, 3))), interleave=True)
+    assert spec.shape == (4, 3)
+    with pytest.raises(TensorError, match=r"must have equally many rows, got \[2, 1\]"):
+        WeightSpec("w", (Source("a", (2, 3)), Source("b", (1, 3))), interleave=True)
+
+
 def test_sources_must_have_equal_columns() -> None:
     with pytest.raises(TensorError, match="must agree beyond their rows"):
         WeightSpec("w", (Source("a", (2, 3)), Source("b", (2, 4))))

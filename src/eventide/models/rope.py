@@ -1,7 +1,7 @@
 """Rotary position embeddings (Su et al. 2021), by half: element i of a head turns with element i + head_dim / 2.
 
     inverse_frequencies(config)      float32 [head_dim / 2]: radians per position
-    rope_tables(config, 4096)        cos and sin, float32 [4096, head_dim / 2]
+    rope_table(config, 4096)         float32 [4096, head_dim]: cosines, then sines
 
     rotated[i]                 = x[i] · cos[p, i] − x[i + head_dim / 2] · sin[p, i]          for i < head_dim / 2
     rotated[i + head_dim / 2]  = x[i + head_dim / 2] · cos[p, i] + x[i] · sin[p, i]
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from eventide.models.config import ModelConfig
 
-__all__ = ["inverse_frequencies", "rope_tables"]
+__all__ = ["inverse_frequencies", "rope_table"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -39,10 +39,10 @@ def inverse_frequencies(config: ModelConfig) -> Floats:
     return frequencies.astype(np.float32)
 
 
-def rope_tables(config: ModelConfig, num_positions: int) -> tuple[Floats, Floats]:
-    """(cos, sin), each float32 `[num_positions, head_dim / 2]`."""
+def rope_table(config: ModelConfig, num_positions: int) -> Floats:
+    """What the operator `rope_append` reads: float32 `[num_positions, head_dim]`, cosines in the first half of a row
+    and sines in the second."""
     positions = np.arange(num_positions, dtype=np.float32)
     angles = positions[:, None] * inverse_frequencies(config)[None, :]
-    cosines: Floats = np.cos(angles)
-    sines: Floats = np.sin(angles)
-    return cosines, sines
+    table: Floats = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+    return table

@@ -37,10 +37,9 @@ class Tokenizer:
         self.inner = inner
         self.vocab_size = vocab_size
         self.chat_template = chat_template
-        token, highest = max(
-            inner.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1], default=("", -1)
-        )
+        highest = max(inner.get_vocab(with_added_tokens=True).values(), default=-1)
         if highest >= vocab_size:
+            token = inner.id_to_token(highest)
             raise TokenizerError(
                 f"the tokenizer doesn't match the model: its token {token!r} has id {highest}, and config.json gives "
                 f"vocab_size {vocab_size}; take tokenizer.json and weights from the same checkpoint"
