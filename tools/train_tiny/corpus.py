@@ -30,18 +30,18 @@ CHAT_TEMPLATE = (
 )
 
 SYSTEM_MESSAGES = (
-    "You are a helpful assistant.", "You are Eventide Tiny, a very small language model.", "You tell stories to children.",
-    "Answer briefly.", "You are a friendly teacher.",
+    "You are a helpful assistant.", "You are Eventide Tiny, a very small language model.",
+    "You tell stories to children.", "Answer briefly.", "You are a friendly teacher.",
 )  # fmt: skip
 
 _STORY_REQUESTS = (
-    "Tell me a story.", "Tell me a short story.", "Can you tell me a story?", "Write a story.", "I want to hear a story.",
-    "Tell me a story", "tell me a story", "Another story, please.", "Once upon a time",
+    "Tell me a story.", "Tell me a short story.", "Can you tell me a story?", "Write a story.",
+    "I want to hear a story.", "Tell me a story", "tell me a story", "Another story, please.", "Once upon a time",
 )  # fmt: skip
 _STORY_ABOUT = (
-    "Tell me a story about {}.", "Tell me a story about {}.", "Write a story about {}.", "Write a short story about {}.",
-    "Can you tell me a story about {}?", "I want to hear a story about {}.", "tell me a story about {}",
-    "Please tell me a short story about {}.", "A story about {}, please.",
+    "Tell me a story about {}.", "Tell me a story about {}.", "Write a story about {}.",
+    "Write a short story about {}.", "Can you tell me a story about {}?", "I want to hear a story about {}.",
+    "tell me a story about {}", "Please tell me a short story about {}.", "A story about {}, please.",
 )  # fmt: skip
 
 
@@ -89,7 +89,15 @@ def story_reading(rng: Random, split: Split) -> tuple[list[tuple[str, str]], Sto
 def introduction(rng: Random, split: Split) -> list[tuple[str, str]]:
     """The user says their name, talks of something else, and asks for the name."""
     name = any_name(rng, rng.random() < 0.5)
-    hello = rng.choice((f"My name is {name}.", f"I am {name}.", f"Hello, I am {name}.", f"Hi, my name is {name}.", f"my name is {name}"))
+    hello = rng.choice(
+        (
+            f"My name is {name}.",
+            f"I am {name}.",
+            f"Hello, I am {name}.",
+            f"Hi, my name is {name}.",
+            f"my name is {name}",
+        )
+    )
     turns = [("user", hello), ("assistant", f"Nice to meet you, {name}!")]
     for _ in range(rng.randint(0, 2)):
         item = exchange(rng, rng.choice((NUMBER_TASKS, TALK_TASKS)), split)
@@ -102,7 +110,10 @@ def plain_lines(rng: Random, split: Split) -> Document:
     """Exchanges without the chat's special tokens, for prompts that are plain text."""
     style = rng.randrange(3)
     only_sums: dict[Callable[[Random], Exchange], float] = {add: 3, subtract: 2, multiply: 1}
-    items = [exchange(rng, only_sums if style == 2 else rng.choice((NUMBER_TASKS, TALK_TASKS)), split) for _ in range(rng.randint(1, 6))]
+    items = [
+        exchange(rng, only_sums if style == 2 else rng.choice((NUMBER_TASKS, TALK_TASKS)), split)
+        for _ in range(rng.randint(1, 6))
+    ]
     form = ("{0.user}\n{0.reply}\n\n", "Question: {0.user}\nAnswer: {0.reply}\n\n", "{0.reply}\n")[style]
     text = "".join(form.format(item) for item in items)
     return Document(text, (), tuple(item.key for item in items if item.key is not None))

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from . import numbers, talk
 from .corpus import END_OF_TEXT, TURN_END, documents, introduction, prompt, render, story_reading
-from .items import Exchange, in_split
+from .items import Exchange, Split, in_split
 from .stories import STORY_QA
 from .words import ANIMALS, any_name, article
 
@@ -31,14 +31,15 @@ Problem = tuple[str, str]
 
 HELD_OUT: dict[str, Callable[[Random], Exchange]] = {
     "sum": numbers.add, "sum of 3 digits": numbers.add_large, "sum of three": numbers.add_three,
-    "difference": numbers.subtract,
-    "difference of 3 digits": numbers.subtract_large, "word problem": numbers.word_problem, "comparison": numbers.compare,
-    "largest of a list": numbers.extreme, "sorting": numbers.sort, "reversing": numbers.reverse, "counting": numbers.count,
-    "next number": numbers.neighbour, "even or odd": numbers.parity, "counting a list": numbers.tally,
+    "difference": numbers.subtract, "difference of 3 digits": numbers.subtract_large,
+    "word problem": numbers.word_problem, "comparison": numbers.compare,
+    "largest of a list": numbers.extreme, "sorting": numbers.sort, "reversing": numbers.reverse,
+    "counting": numbers.count, "next number": numbers.neighbour, "even or odd": numbers.parity, "counting a list": numbers.tally,
     "facts in a text": talk.places, "repeating": talk.repeat,
 }  # fmt: skip
 RECALL: dict[str, Callable[[Random], Exchange]] = {
-    "multiplication table": numbers.multiply, "division table": numbers.divide, "general facts": talk.knowledge, "spelling": talk.spell,
+    "multiplication table": numbers.multiply, "division table": numbers.divide,
+    "general facts": talk.knowledge, "spelling": talk.spell,
 }  # fmt: skip
 MAX_NEW_TOKENS = 64
 STORY_TOKENS = 320
@@ -86,9 +87,14 @@ class Answerer:
         }  # fmt: skip
         for first in range(0, len(order), batch):
             chosen = order[first : first + batch]
-            inputs = self.tokenizer([prompts[i] for i in chosen], return_tensors="pt", padding=True).to(self.model.device)
+            inputs = self.tokenizer([prompts[i] for i in chosen], return_tensors="pt", padding=True).to(
+                self.model.device
+            )
             out = self.model.generate(
-                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=max_new_tokens, **sampling
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                max_new_tokens=max_new_tokens,
+                **sampling,
             )
             texts = self.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=False)
             for i, text in zip(chosen, texts):
@@ -97,16 +103,18 @@ class Answerer:
         return replies
 
     @torch.inference_mode()
-    def loss(self, count: int) -> float:
-        """Mean negative log likelihood of a token of `count` held-out documents, in nats."""
+    def loss(self, count: int, split: Split) -> float:
+        """Mean negative log likelihood of a token of `count` documents that were not trained on, in nats."""
         total, tokens = 0.0, 0
-        texts = sorted((render(d) for d in islice(documents("loss", "heldout"), count)), key=len)
+        texts = sorted((render(d) for d in islice(documents("loss", split), count)), key=len)
         for first in range(0, count, 64):
             inputs = self.tokenizer(texts[first : first + 64], return_tensors="pt", padding=True, padding_side="right")
             ids, mask = inputs["input_ids"].to(self.model.device), inputs["attention_mask"].to(self.model.device)
             logits = self.model(input_ids=ids, attention_mask=mask).logits.float()
             targets = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
-            total += torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets.flatten(), reduction="sum").item()
+            total += torch.nn.functional.cross_entropy(
+                logits[:, :-1].flatten(0, 1), targets.flatten(), reduction="sum"
+            ).item()
             tokens += int((targets != -100).sum())
         return total / tokens
 
@@ -119,7 +127,7 @@ def names_of(story: str) -> tuple[set[str], set[str]]:
 
 
 def stories(answerer: Answerer, count: int) -> dict[str, float]:
-    """What stories are like: continued from the usual opening, sampled at 0.8; and asked for by kind and name, greedy."""
+    """What stories are like: continued from the usual opening at temperature 0.8, and asked for by kind and name."""
     told = answerer.reply(["Once upon a time"] * count, STORY_TOKENS, temperature=0.8)
     ended = [t for t in told if not t.endswith("…")]
     consistent = 0
@@ -131,7 +139,9 @@ def stories(answerer: Answerer, count: int) -> dict[str, float]:
     replies = answerer.reply(
         [prompt(("user", f"Tell me a story about {article(kind)} named {name}.")) for kind, name in asked], STORY_TOKENS
     )
-    obeyed = sum(f"{kind} named {name}" in reply and reply.count(name) > 2 for (kind, name), reply in zip(asked, replies))
+    obeyed = sum(
+        f"{kind} named {name}" in reply and reply.count(name) > 2 for (kind, name), reply in zip(asked, replies)
+    )
     return {
         "ended": len(ended) / count, "consistent_names": consistent / max(1, len(ended)),
         "distinct": len(set(told)) / count, "request_obeyed": obeyed / count, "count": count,
@@ -144,7 +154,8 @@ def accuracy(answerer: Answerer, task: str, count: int, seed: int = 0) -> dict[s
     given = answerer.reply([p for p, _ in posed], MAX_NEW_TOKENS)
     wrong = [(p, right, got) for (p, right), got in zip(posed, given) if right != got]
     return {
-        "accuracy": 1 - len(wrong) / len(posed), "count": len(posed), "held_out": task not in RECALL and task != "sum of 1 digit",
+        "accuracy": 1 - len(wrong) / len(posed), "count": len(posed),
+        "held_out": task not in RECALL and task != "sum of 1 digit",
         "mistakes": [{"prompt": p[-160:], "right": right, "got": got} for p, right, got in wrong[:4]],
     }  # fmt: skip
 
@@ -156,15 +167,16 @@ def evaluate(folder: Path, count: int, device: str, seed: int = 0) -> dict[str, 
     """All measures of a checkpoint."""
     torch.manual_seed(seed)
     answerer = Answerer(folder, device)
-    loss = answerer.loss(count)
-    print(f"held-out loss {loss:.4f} nats a token", flush=True)
+    # new documents of problems that are trained on, and documents of held-out problems alone: other mixtures of text
+    losses = {split: answerer.loss(count, split) for split in ("train", "heldout")}
+    print(f"loss {losses['train']:.4f}, on held-out problems {losses['heldout']:.4f} nats a token", flush=True)
     tasks = {}
     for task in TASKS:
         tasks[task] = accuracy(answerer, task, count, seed)
         print(f"{task}: {tasks[task]['accuracy']:.3f} of {tasks[task]['count']}", flush=True)
     told = stories(answerer, min(count, 200))
     print(told, flush=True)
-    return {"held_out_loss": loss, "held_out_documents": count, "tasks": tasks, "stories": told}
+    return {"loss": losses, "documents": count, "tasks": tasks, "stories": told}
 
 
 def main() -> None:

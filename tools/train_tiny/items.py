@@ -1,9 +1,9 @@
 """The units of the generated text, and the split that keeps some of them out of training.
 
-An `Exchange` is one question and the one reply that the generator holds right, so that accuracy is exact match. Its `key`
-names the problem and not the wording: `3 + 48`, in whatever sentence, is `sum:3,48` (either order), and a problem whose
-key hashes into the held-out part is never generated for training, in any wording. A key of `None` marks what is always
-trained on: small talk, tables of general facts, sums of two single digits.
+An `Exchange` is one question and the one reply that the generator holds right, so that accuracy is exact match. Its
+`key` names the problem and not the wording: `3 + 48`, in whatever sentence, is `sum:3,48` (either order), and a problem
+whose key hashes into the held-out part is never generated for training, in any wording. A key of `None` marks what is
+always trained on: small talk, tables of general facts, sums of two single digits.
 
     Exchange("sum", "What is 3 + 48?", "3 + 48 = 51.", "sum:3,48")
     Story(text="Once upon a time …", facts=(Exchange("story_qa", "Where did Mia go?", "Mia went to the park.", …),), …)

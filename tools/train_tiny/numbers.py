@@ -1,3 +1,5 @@
+# ruff: noqa: E501 (the wordings of one question stand on one line)
+# fmt: off
 """Exchanges about small whole numbers: sums, differences, comparisons, sorting, counting, little word problems.
 
 Replies restate the problem (`3 + 48 = 51.`), which is what lets so small a network work the answer out digit by digit.
@@ -48,7 +50,7 @@ def _sum_question(rng: Random, a: int, b: int) -> str:
         f"Add {a} and {b}.", f"What is {a} plus {b}?", f"what's {a} plus {b}?", f"How much is {a} + {b}?",
         f"Calculate {a} + {b}.", f"What is the sum of {a} and {b}?", f"Can you add {a} and {b}?", f"what is {a}+{b}",
         f"Please add {a} and {b}.", f"How much is {a} and {b}?",
-    ))  # fmt: skip
+    ))
 
 
 def add_three(rng: Random) -> Exchange:
@@ -79,7 +81,7 @@ def _difference_question(rng: Random, a: int, b: int) -> str:
         f"What is {a} - {b}?", f"What is {a} - {b}?", f"{a} - {b}", f"{a}-{b}", f"{a} - {b} =", f"{a} - {b} = ?",
         f"Subtract {b} from {a}.", f"What is {a} minus {b}?", f"what's {a} minus {b}?", f"How much is {a} - {b}?",
         f"Calculate {a} - {b}.", f"Take {b} away from {a}.",
-    ))  # fmt: skip
+    ))
 
 
 def multiply(rng: Random) -> Exchange:
@@ -88,7 +90,7 @@ def multiply(rng: Random) -> Exchange:
     question = rng.choice((
         f"What is {a} * {b}?", f"What is {a} times {b}?", f"{a} * {b}", f"{a} x {b}", f"what's {a} times {b}?",
         f"Multiply {a} by {b}.", f"How much is {a} times {b}?",
-    ))  # fmt: skip
+    ))
     return Exchange("multiplication table", question, f"{a} * {b} = {a * b}.")
 
 
@@ -118,7 +120,7 @@ def word_problem(rng: Random) -> Exchange:
         told = rng.choice((
             f"{name} has {a} {plural}. {other} gives her {b} more.", f"{name} has {a} {plural} and finds {b} more.",
             f"{name} had {a} {plural}. Then she got {b} more.",
-        ))  # fmt: skip
+        ))
         reply = f"{a} + {b} = {a + b}. {name} has {a + b} {plural} now."
         key = sum_key(a, b)
     else:
@@ -126,7 +128,7 @@ def word_problem(rng: Random) -> Exchange:
         told = rng.choice((
             f"{name} has {a} {plural}. She gives {b} to {other}.", f"{name} had {a} {plural} and lost {b} of them.",
             f"{name} has {a} {plural}. {other} takes {b} of them.",
-        ))  # fmt: skip
+        ))
         reply = f"{a} - {b} = {a - b}. {name} has {a - b} {plural} now."
         key = difference_key(a, b)
     asked = rng.choice((f"How many {plural} does {name} have now?", f"How many {plural} does she have now?"))
@@ -178,7 +180,7 @@ def sort(rng: Random) -> Exchange:
         question = rng.choice((
             f"Sort these {what}: {row}.", f"Sort the {what} {row}.", f"Put these {what} in order: {row}.", f"Sort: {row}",
             f"sort {row}", f"Can you sort these {what}? {row}",
-        ))  # fmt: skip
+        ))
     return Exchange("sorting", question, listed(ordered) + ".", f"sort:{row}")
 
 
@@ -205,7 +207,7 @@ def count(rng: Random) -> Exchange:
         question = rng.choice((
             f"Count from {first} to {last}{by}.", f"Can you count from {first} to {last}{by}?",
             f"Please count from {first} to {last}{by}.",
-        ))  # fmt: skip
+        ))
     return Exchange("counting", question, listed([str(n) for n in row]) + ".", f"count:{first},{last},{step}")
 
 
@@ -246,4 +248,4 @@ def tally(rng: Random) -> Exchange:
 NUMBER_TASKS: dict[Callable[[Random], Exchange], float] = {
     add: 6, add_large: 3, add_three: 2, subtract: 5, subtract_large: 2, multiply: 1.5, divide: 0.7, too_large: 0.3, word_problem: 3, compare: 2, extreme: 1.5, sort: 3,
     reverse: 0.7, count: 2, neighbour: 1, parity: 0.7, tally: 1.5,
-}  # fmt: skip
+}

@@ -1,3 +1,5 @@
+# ruff: noqa: E501 (one event a line, all its wordings beside each other, reads better than wrapped)
+# fmt: off
 """What can happen in a story. Each plot says its events in order and notes, beside each, what can be asked about it."""
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def lost(t: Teller) -> None:
     t.ask((f"What did {h.name} lose?",), f"{h.name} lost {h.their} {t.color} {it}.")
     t.pause()
     t.say(f'{f.name} heard about it and said, "Do not worry, I will help you."', f'"I will help you look," said {f.name}.',
-          f"{f.name} came to help {h.them}.")  # fmt: skip
+          f"{f.name} came to help {h.them}.")
     t.ask(f"Who helped {h.name}?", f"{f.name} helped {h.name}.")
     t.say(f"At last, {f.name} found the {it} {t.spot}.", f"After a while, {f.name} looked {t.spot}. There was the {it}!")
     t.ask((f"Where was the {it}?", f"Where did {f.name} find the {it}?"), f"The {it} was {t.spot}.")
@@ -48,7 +50,7 @@ def lost(t: Teller) -> None:
     t.say(f'{h.name} was so happy. "Thank you, {f.name}!" {h.they} said.', f'"Thank you!" said {h.name}, and {h.they} hugged {f.name}.')
     t.subjects += [f"a lost {it}", f"{article(h.kind)} who loses {article(it)}", f"{article(h.kind)} who lost {h.their} {it}"]
     t.close(f"{h.name} never lost the {it} again.", f"Then they played with the {it} together until it was dark.",
-            f"{h.name} learned that a good friend is worth more than any {it}.")  # fmt: skip
+            f"{h.name} learned that a good friend is worth more than any {it}.")
 
 
 def sharing(t: Teller) -> None:
@@ -69,9 +71,9 @@ def sharing(t: Teller) -> None:
     t.say(f"{f.name} was sad because {f.they} was hungry.", f'{f.name} looked sad. "I am so hungry," said {f.name}.')
     feeling_why(t, f, "sad", f"{f.they} was hungry")
     t.say(f'"You can have {given} of my {food}," said {h.name}.', f"{h.name} gave {f.them} {given} {some}.",
-          f'"Do not be sad," said {h.name}, and gave {f.name} {given} {some}.')  # fmt: skip
+          f'"Do not be sad," said {h.name}, and gave {f.name} {given} {some}.')
     t.ask((f"How many {food} did {h.name} give to {f.name}?", f"How many {food} did {f.name} get?"),
-          f"{h.name} gave {f.name} {given} {some}.")  # fmt: skip
+          f"{h.name} gave {f.name} {given} {some}.")
     t.say(f"Now {h.name} had {left} {rest} left, but {h.they} was happy.", f"{h.name} had {left} {rest} left, and that was enough.")
     t.ask((f"How many {food} did {h.name} have left?", f"How many {food} were left?"), f"{h.name} had {left} {rest} left.")
     t.say(f'"Thank you, {h.name}. You are very kind," said {f.name}.', f'{f.name} smiled and said, "Thank you!"')
@@ -100,7 +102,7 @@ def stuck(t: Teller) -> None:
     t.say(f'"You saved me!" said {f.name}.', f'"Thank you, {h.name}," said {f.name}. "You are so brave."')
     t.ask(f"Who helped {f.name}?", f"{h.name} helped {f.name}.")
     t.say(f"To say thank you, {f.name} gave {h.name} {article(t.color)} {t.thing}.",
-          f"The next day, {f.name} brought {h.them} {article(t.color)} {t.thing}.")  # fmt: skip
+          f"The next day, {f.name} brought {h.them} {article(t.color)} {t.thing}.")
     t.ask((f"What did {f.name} give to {h.name}?",), f"{f.name} gave {h.name} {article(t.color)} {t.thing}.")
     t.subjects += [f"{article(f.kind)} who is stuck {where}", "helping", f"{article(h.kind)} who helps {article(f.kind)}"]
     t.thing_facts()
@@ -128,7 +130,7 @@ def fear(t: Teller) -> None:
     t.ask(f"Who helped {h.name}?", f"{f.name} helped {h.name}.")
     t.subjects += [f"{article(h.kind)} who is afraid of {what}", "being brave", "being afraid", what]
     t.close(f'"Thank you, {f.name}," said {h.name}, and they both laughed.', "Everybody is afraid sometimes, but a friend helps.",
-            f"That night, {h.name} slept very well.")  # fmt: skip
+            f"That night, {h.name} slept very well.")
 
 
 def quarrel(t: Teller) -> None:
@@ -143,7 +145,7 @@ def quarrel(t: Teller) -> None:
     t.pause()
     t.say(f'"It is mine!" said {h.name}. "No, it is mine!" said {f.name}.', f"Both {h.name} and {f.name} wanted the {it}.")
     t.say(f"They pulled and pulled until {h.name} fell down.", "They were both angry and did not talk to each other.",
-          f"{f.name} was angry and went home.")  # fmt: skip
+          f"{f.name} was angry and went home.")
     t.ask(("Why were they angry?",), f"They were angry because they both wanted the {it}.")
     t.pause()
     first, second = t.rng.sample((h, f), 2)
@@ -154,7 +156,7 @@ def quarrel(t: Teller) -> None:
     t.subjects += ["two friends who quarrel", "saying sorry", f"two friends and {article(it)}"]
     t.thing_facts()
     t.close("So they took turns, and everybody was happy.", f"After that, they played with the {it} together every day.",
-            f"A friend is more important than {article(it)}.")  # fmt: skip
+            f"A friend is more important than {article(it)}.")
 
 
 def race(t: Teller) -> None:
@@ -171,7 +173,7 @@ def race(t: Teller) -> None:
         (f"{loser.they} stopped to eat {{food}}", f"Half way, {loser.name} saw some {{food}} and stopped to eat them."),
         (f"{loser.they} lost a shoe", f"{loser.name} was in front, but then {loser.they} lost a shoe."),
         (f"{loser.they} took the wrong path", f"{loser.name} was in front, but {loser.they} took the wrong path."),
-    ))  # fmt: skip
+    ))
     food = t.rng.choice(list(FOODS))
     t.say(told.format(food=food))
     t.say(f"{winner.name} ran on and on and did not stop.", f"But {winner.name} did not give up.")
@@ -191,7 +193,7 @@ def baking(t: Teller) -> None:
     missing = t.rng.choice(("milk", "flour", "sugar", "salt", "butter", "honey", "water", "cheese"))
     it = "them" if dish.endswith("pancakes") else "it"
     t.say(f"One day, {h.name} wanted to make {dish}.", f"It was {h.whose} birthday, and {h.they} wanted to make {dish}.",
-          f"{h.name} was hungry and wanted to make {dish}.")  # fmt: skip
+          f"{h.name} was hungry and wanted to make {dish}.")
     t.ask((f"What did {h.name} want to make?",), f"{h.name} wanted to make {dish}.")
     t.say(f"But there was no {missing} in the house.", f'"Oh no, I have no {missing}," said {h.name}.')
     t.ask((f"What did {h.name} need?", "What was missing?"), f"{h.name} needed {missing}.")
@@ -243,7 +245,7 @@ def lonely(t: Teller) -> None:
     _day(t)
     t.say(f"There {h.they} saw {article(f.kind)} who was all alone.", f"{article(f.kind).capitalize()} was sitting there all alone.")
     t.say(f'"Hello, I am {h.name}. What is your name?" "I am {f.name}," said the {f.kind}.',
-          f'"My name is {f.name}," said the {f.kind}. "Who are you?" "I am {h.name}."')  # fmt: skip
+          f'"My name is {f.name}," said the {f.kind}. "Who are you?" "I am {h.name}."')
     t.ask((f"Who did {h.name} meet?",), f"{h.name} met {article(f.kind)} named {f.name}.")
     t.say(f'"Do you want to play {game}?" asked {f.name}.', f'"Let us play {game}," said {h.name}.')
     t.ask(("What did they play?",), f"They played {game}.")
@@ -287,7 +289,7 @@ def bird(t: Teller) -> None:
     wrong, remedy = t.rng.choice((
         ("was cold", "a warm blanket"), ("was hungry", "some food"), ("was thirsty", "some water"),
         ("was tired", "a soft bed"), ("was wet", "a dry towel"),
-    ))  # fmt: skip
+    ))
     _day(t)
     t.say(f"{t.spot[0].upper() + t.spot[1:]}, {h.they} found a small {what}.", f"There was a small {what} {t.spot}.")
     t.ask((f"What did {h.name} find?",), f"{h.name} found a small {what}.")
@@ -347,7 +349,7 @@ def swap(t: Teller) -> None:
     t.pause()
     _day(t)
     t.say(f"There {h.they} met {article(f.kind)} named {f.name}, who had {article(other)}.",
-          f"{article(f.kind).capitalize()} named {f.name} was there, with {article(other)}.")  # fmt: skip
+          f"{article(f.kind).capitalize()} named {f.name} was there, with {article(other)}.")
     t.ask((f"Who had {article(other)}?",), f"{f.name} had {article(other)}.")
     t.say(f'"What a nice {t.thing}," said {f.name}. "I always wanted one."', f"{f.name} looked at the {t.color} {t.thing} for a long time.")
     t.say(f'"Let us trade," said {h.name}. "I give you my {t.thing} and you give me your {other}."', f'"Do you want to trade?" asked {h.name}.')

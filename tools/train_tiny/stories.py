@@ -76,8 +76,9 @@ class Teller:
         if h.kind in ("girl", "boy"):
             self.ask(f"Was {h.name} a girl or a boy?", f"{h.name} was a {h.kind}.")
         else:
-            self.ask(f"What was {h.name}?" if h.kind in BEINGS else
-                     (f"What kind of animal was {h.name}?", f"What was {h.name}?"), f"{h.name} was {article(h.kind)}.")  # fmt: skip
+            if h.kind not in BEINGS:
+                self.ask(f"What kind of animal was {h.name}?", f"{h.name} was {article(h.kind)}.")
+            self.ask(f"What was {h.name}?", f"{h.name} was {article(h.kind)}.")
         self.subjects += [
             article(h.kind), f"{article(h.kind)} named {h.name}", f"{article(self.trait)} {h.kind}", h.name,
             f"{article(self.trait)} {h.kind} named {h.name}", f"{article(h.kind)} called {h.name}",

@@ -1,3 +1,5 @@
+# ruff: noqa: E501 (a table's row is a line)
+# fmt: off
 """Small talk, tables of general facts, and little situations to be read and answered.
 
     places(Random(1))  ->  Exchange("facts in a text", "Tom is in the park. Mia goes to the barn. Where is Tom?",
@@ -7,12 +9,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 
 from .items import Exchange
 from .words import (
-    ANIMALS, BOYS, COLORS, DAYS, FOODS, GIRLS, MONTHS, OBJECTS, PLACES, TRAITS, any_name, article, invented, listed,
-)  # fmt: skip
+    ANIMALS,
+    BOYS,
+    COLORS,
+    DAYS,
+    FOODS,
+    GIRLS,
+    MONTHS,
+    OBJECTS,
+    PLACES,
+    TRAITS,
+    any_name,
+    article,
+    invented,
+    listed,
+)
 
 MODEL_NAME = "Eventide Tiny"
 
@@ -75,7 +91,7 @@ def _knowledge() -> list[tuple[tuple[str, ...], str]]:
             facts.append(((f"What {what} comes after {x}?", f"Which {what} comes after {x}?", f"What comes after {x}?"), f"{after} comes after {x}."))
             facts.append(((f"What {what} comes before {x}?", f"Which {what} comes before {x}?"), f"{before} comes before {x}."))
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    for x, y in zip(letters, letters[1:]):
+    for x, y in pairwise(letters):
         facts.append(((f"What letter comes after {x}?", f"Which letter comes after {x}?"), f"{y} comes after {x}."))
     facts += [
         (("What are the days of the week?", "Name the days of the week.", "Tell me the days of the week."), f"The days of the week are {listed(DAYS[:-1])} and {DAYS[-1]}."),
@@ -135,7 +151,7 @@ SMALL_TALK: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("What is your favorite color?", "Do you have a favorite color?"), ("I like blue, like the sky in the evening.",)),
     (("What is your favorite animal?",), ("I like the fox, because it is clever.",)),
     (("What is your favorite number?",), ("My favorite number is 8.",)),
-]  # fmt: skip
+]
 
 CANNOT = f"I am sorry, I do not know that. I am a very small model. {_ABLE}"
 
@@ -163,7 +179,7 @@ def unknown(rng: Random) -> Exchange:
         f"How do I {x} {article(y)}?", f"Explain {x} to me.", f"What does {x} mean?", f"Where is {x}?", f"Why is {x} {y}?",
         f"Tell me about {x}.", f"Give me a recipe for {x}.", f"What is the best {x}?", f"When was {x} invented?",
         f"What do you think about {x}?", f"How does {article(x)} work?", f"Who invented the {x}?", f"{x} {y}",
-    ))  # fmt: skip
+    ))
     return Exchange("small talk", user, CANNOT)
 
 
@@ -219,7 +235,7 @@ def places(rng: Random) -> Exchange:
     for who, what in holds.items():
         _, color, noun = what.split(" ")
         asked += [(f"What does {who} have?", f"{who} has {what}."), (f"Who has the {noun}?", f"{who} has the {noun}."),
-                  (f"What color is the {noun}?", f"The {noun} is {color}.")]  # fmt: skip
+                  (f"What color is the {noun}?", f"The {noun} is {color}.")]
     told = " ".join(lines)
     question, reply = rng.choice(asked)
     return Exchange("facts in a text", f"{told}{rng.choice((' ', chr(10)))}{question}", reply, f"places:{told}")
@@ -228,6 +244,6 @@ def places(rng: Random) -> Exchange:
 # generator -> its weight among the exchanges that are talk
 TALK_TASKS: dict[Callable[[Random], Exchange], float] = {
     knowledge: 5, small_talk: 4, unknown: 1, spell: 1, repeat: 0.7, places: 5,
-}  # fmt: skip
+}
 
 __all__ = ["CANNOT", "KNOWLEDGE", "MODEL_NAME", "SMALL_TALK", "TALK_TASKS", "knowledge", "places", "small_talk"]

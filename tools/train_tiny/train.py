@@ -3,8 +3,8 @@
     PYTHONPATH=tools python -m train_tiny.train --tokenizer src/eventide/models/bundled/eventide-tiny \
         --out build/eventide-tiny --minutes 3.3
 
-The learning rate follows the clock (warm up, hold, fall to zero when the time is over), so a faster machine sees more
-text in the same minutes. Weights are kept in fp32, multiplied in bf16, and written in bf16. Needs torch and transformers.
+The learning rate follows the clock (warm up, hold, fall to zero when time is over), so a faster machine sees more text
+in the same minutes. Weights are kept in fp32, multiplied in bf16, and written in bf16. Needs torch and transformers.
 """
 
 from __future__ import annotations
@@ -129,10 +129,12 @@ def train(args: argparse.Namespace, model: Qwen3ForCausalLM, shards: Path) -> di
         # reading the loss also keeps the host from running far ahead of the clock
         if step % args.log_every == 0:
             history.append((step, round(loss.item(), 4)))
-            print(f"step {step} loss {history[-1][1]} rate {rate:.2e} fresh rows {pooled} taken {taken} {now - start:.0f} s", flush=True)
+            rows = f"rows {taken} of {pooled}"
+            print(f"step {step} loss {history[-1][1]} rate {rate:.2e} {rows} {now - start:.0f} s", flush=True)
     return {
         "steps": step, "tokens": step * args.rows * ROW_LEN, "fresh_tokens": pooled * ROW_LEN,
-        "seconds": round(time.monotonic() - start, 1), "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "seconds": round(time.monotonic() - start, 1),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "last_training_loss": history[-1][1] if history else None,
     }  # fmt: skip
 
@@ -158,7 +160,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=128, help=f"rows of {ROW_LEN} tokens in a step")
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="processes that make text")
+    parser.add_argument(
+        "--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="processes that make text"
+    )
     parser.add_argument("--shards", type=int, default=10**6, help="shards that each of them makes at most")
     parser.add_argument("--pool-rows", type=int, default=3_000_000)
     parser.add_argument("--log-every", type=int, default=100)

@@ -2,8 +2,8 @@
 
     PYTHONPATH=tools python -m train_tiny.train_tokenizer --out src/eventide/models/bundled/eventide-tiny
 
-Each digit is a token of its own, so that a number is its digits and a sum can be worked out. Words of the lexicon become
-single tokens; anything else falls back to pieces and at last to bytes, so no input is unknown.
+Each digit is a token of its own, so that a number is its digits and a sum can be worked out. Words of the lexicon
+become single tokens; anything else falls back to pieces and at last to bytes, so no input is unknown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from .corpus import CHAT_TEMPLATE, END_OF_TEXT, SPECIAL_TOKENS, TURN_END, docume
 VOCAB_SIZE = 2048
 MAX_LENGTH = 1024
 # words with at most one leading space or mark; digits one by one; runs of punctuation; line ends; spaces
-SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def corpus_text(seed: int, count: int) -> Iterator[str]:
@@ -37,10 +39,12 @@ def train_tokenizer(seed: int, count: int) -> Tokenizer:
     """A byte-level BPE of VOCAB_SIZE entries, the special tokens last."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
@@ -61,7 +65,8 @@ def write(tokenizer: Tokenizer, out: Path) -> None:
     config = {
         "added_tokens_decoder": {
             str(tokenizer.token_to_id(t)): {
-                "content": t, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True,
+                "content": t, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False,
+                "special": True,
             }
             for t in SPECIAL_TOKENS
         },

@@ -1,3 +1,5 @@
+# ruff: noqa: E501, SIM905 (word lists are read as prose, not as literals)
+# fmt: off
 """The lexicon: closed lists, so that a checkpoint of a few megabytes can know every word it meets, plus invented names.
 
 A third of the characters carry names put together from syllables: copying a name it has never seen is what lets the
@@ -26,7 +28,7 @@ ANIMALS = (
 BEINGS: dict[str, bool | None] = {
     "girl": True, "boy": False, "princess": True, "prince": False, "queen": True, "king": False, "fairy": True,
     "wizard": None, "knight": None, "giant": None, "robot": None,
-}  # fmt: skip
+}
 TRAITS = "little kind brave clever shy cheerful quiet curious gentle young friendly small happy lazy busy".split()
 COLORS = "red blue green yellow white black brown pink orange purple golden silver".split()
 OBJECTS = (
@@ -38,32 +40,32 @@ PLACES: dict[str, str] = {
     "park": "in", "forest": "in", "garden": "in", "river": "by", "lake": "by", "beach": "on", "hill": "on", "farm": "on",
     "market": "at", "school": "at", "meadow": "in", "barn": "in", "village": "in", "cave": "in", "mountain": "on",
     "pond": "by", "field": "in", "library": "in", "bridge": "on", "castle": "in", "island": "on", "old mill": "by",
-}  # fmt: skip
+}
 SPOTS = (
     "under a bush", "behind a tree", "under the bed", "behind a big rock", "in the tall grass", "under a bench",
     "behind the fence", "under a pile of leaves", "behind the door", "next to a flower pot", "on top of a wall",
     "inside a hollow log",
-)  # fmt: skip
+)
 # plural -> singular
 FOODS: dict[str, str] = {
     "apples": "apple", "pears": "pear", "cookies": "cookie", "carrots": "carrot", "nuts": "nut", "berries": "berry",
     "cakes": "cake", "plums": "plum", "cherries": "cherry", "sandwiches": "sandwich", "oranges": "orange",
     "lemons": "lemon",
-}  # fmt: skip
+}
 THINGS_COUNTED: dict[str, str] = FOODS | {
     "balls": "ball", "books": "book", "coins": "coin", "stones": "stone", "shells": "shell", "flowers": "flower",
     "toys": "toy", "pencils": "pencil", "eggs": "egg", "stars": "star", "marbles": "marble", "leaves": "leaf",
-}  # fmt: skip
+}
 FEARS = (
     "the dark", "the thunder", "deep water", "high places", "loud noises", "spiders", "the wind", "the big slide",
-)  # fmt: skip
+)
 GAMES = (
     "hide and seek", "catch", "tag", "chess", "with a ball", "in the sand", "a song on the drum", "a guessing game",
-)  # fmt: skip
+)
 WEATHERS: dict[str, str] = {
     "sunny": "The sun was shining.", "windy": "The wind was blowing.", "cold": "The air was cold.",
     "warm": "The air was warm.", "cloudy": "The sky was full of clouds.", "snowy": "Snow lay on the ground.",
-}  # fmt: skip
+}
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = "January February March April May June July August September October November December".split()
 NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()

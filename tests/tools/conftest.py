@@ -1,0 +1,9 @@
+"""Puts `tools/` on the path, as the commands in the model card do."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
