@@ -34,8 +34,8 @@ HELD_OUT: dict[str, Callable[[Random], Exchange]] = {
     "difference": numbers.subtract, "difference of 3 digits": numbers.subtract_large,
     "word problem": numbers.word_problem, "comparison": numbers.compare,
     "largest of a list": numbers.extreme, "sorting": numbers.sort, "reversing": numbers.reverse,
-    "counting": numbers.count, "next number": numbers.neighbour, "even or odd": numbers.parity, "counting a list": numbers.tally,
-    "facts in a text": talk.places, "repeating": talk.repeat,
+    "counting": numbers.count, "next number": numbers.neighbour, "even or odd": numbers.parity,
+    "counting a list": numbers.tally, "facts in a text": talk.places, "repeating": talk.repeat,
 }  # fmt: skip
 RECALL: dict[str, Callable[[Random], Exchange]] = {
     "multiplication table": numbers.multiply, "division table": numbers.divide,
