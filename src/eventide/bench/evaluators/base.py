@@ -177,8 +177,7 @@ def compare(name: str, dtype: str, actual: Array, expected: Array, tolerance: To
     extra = {"matched_ratio": matched} if ratio < 1 else {}
     if matched >= ratio:
         return Verdict(True, largest, largest_relative, "", extra)
-    reason = (
-        f"{name}: {failed} of {count} elements are off by more than atol={tolerance.atol:g} and rtol={tolerance.rtol:g}
-        " f"(largest {largest:.3g} absolute, {largest_relative:.3g} relative)"
-    )
+    limits = f"atol={tolerance.atol:g} and rtol={tolerance.rtol:g}"
+    found = f"(largest {largest:.3g} absolute, {largest_relative:.3g} relative)"
+    reason = f"{name}: {failed} of {count} elements are off by more than {limits} {found}"
     return Verdict(False, largest, largest_relative, reason, extra)
