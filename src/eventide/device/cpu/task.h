@@ -1,13 +1,15 @@
 // What the code of one task sees on a CPU: operands, coordinates, attributes, scratch. Never a worker or an event.
 //
-// ops/<op>/cpu.h defines, inside namespace `EV_ISA` (the file is compiled once for every instruction set),
+// ops/<op>/cpu.h opens `namespace ev::EV_ISA` (a macro; the file is compiled once for every instruction set, chosen by the
+// compiler's flags: see simd.h) and defines
 //
 //     inline int64_t <op>_scratch(const <op>_args& a);                                bytes of scratch one task needs
 //     inline void <op>_task(const <op>_args& a, const <op>_coords& c, Scratch s);     one task, from start to end
 //
 // `<op>_args` and `<op>_coords` are generated from the operator's declaration: an Operand for each operand (absent
 // optional ones are false), each attribute (int64_t, float, bool, or an enum for those with choices), each tile
-// attribute (int64_t); and an int64_t for each axis.
+// attribute (int64_t); and an int64_t for each axis. They stand in `namespace ev` and are included before it; the enum of
+// attribute `x` of operator `o` is `enum class o_x`. Attributes that are free text (out_dtype) are left out.
 #pragma once
 #include <cstdint>
 
