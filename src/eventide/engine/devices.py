@@ -1,0 +1,59 @@
+"""The devices by name: `open_runner` compiles a model's program for one and loads the weights.
+
+    auto      the best one here
+    cpu       C++ workers, one a core
+    interp    the interpreter, in Python: slow, and the definition of what the others must compute
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from .. import env, target
+from ..errors import UsageError
+from ..passes.pipeline import compile_plan
+from ..schedule import KINDS
+from .load import Loaded, Progress
+from .runner import InterpRunner, Runner
+
+__all__ = ["DEVICES", "check_device", "check_schedule", "num_workers", "open_runner"]
+
+Opener = Callable[[Loaded, str, int, "Progress | None"], Runner]
+
+
+def num_workers(num_threads: int | None) -> int:
+    """Workers of the CPU: `num_threads`, or EVENTIDE_NUM_THREADS, or one for each core this process may use."""
+    if num_threads is not None and (isinstance(num_threads, bool) or not 1 <= num_threads <= 1024):
+        raise UsageError(f"num_threads must be an integer from 1 to 1024, got {num_threads!r}")
+    return num_threads or env.NUM_THREADS.get() or len(os.sched_getaffinity(0))
+
+
+def check_device(device: str) -> str:
+    """The device's name, `auto` resolved; `UsageError` lists the known ones."""
+    if device != "auto" and device not in DEVICES:
+        raise UsageError(f"device must be one of auto, {', '.join(DEVICES)}, got {device!r}")
+    return "interp" if device == "auto" else device
+
+
+def check_schedule(schedule: str) -> str:
+    """The schedule's name, `auto` resolved."""
+    if schedule != "auto" and schedule not in KINDS:
+        raise UsageError(f"schedule must be one of auto, {', '.join(KINDS)}, got {schedule!r}")
+    return "static" if schedule == "auto" else schedule
+
+
+def open_runner(
+    loaded: Loaded, device: str, schedule: str, num_threads: int | None, progress: Progress | None = None
+) -> Runner:
+    """Compile and load `loaded` for a device."""
+    return DEVICES[check_device(device)](loaded, check_schedule(schedule), num_workers(num_threads), progress)
+
+
+def _open_interp(loaded: Loaded, schedule: str, workers: int, progress: Progress | None) -> Runner:
+    made_for = target.cpu(workers)
+    plan = compile_plan(loaded.program(), made_for, schedule)
+    return InterpRunner(plan, loaded.limits, made_for.tile_queries, dict(loaded.weights(progress)))
+
+
+DEVICES: dict[str, Opener] = {"interp": _open_interp}

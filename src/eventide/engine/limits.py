@@ -1,0 +1,67 @@
+"""How large a step and how much state an engine gets: `Limits` for a model and the memory at hand.
+
+    choose_limits(config, "bfloat16", None, available=8 * 2**30, weight_bytes=1.2e9)
+
+The cache is paged, and its pages take memory only once they are used; so there are as many as `MAX_SEQS` full
+sequences need, or as fit in `CACHE_SHARE` of what the weights leave. A context that wasn't asked for by name shrinks to
+what fits; one that was is an error when it doesn't.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .. import dtypes
+from ..errors import OutOfMemoryError, UsageError
+from ..models.config import ModelConfig
+from ..models.decoder import Limits, cache_bytes
+
+__all__ = ["DEFAULT_CONTEXT", "MAX_SEQS", "choose_limits"]
+
+MAX_SEQS = 64
+DEFAULT_CONTEXT = 8192  # positions, when max_seq_len isn't given and the model allows as many
+CACHE_SHARE = 0.8
+_SMALLEST_CONTEXT = 256
+
+
+def choose_limits(
+    config: ModelConfig,
+    dtype: str,
+    max_seq_len: int | None,
+    *,
+    available: int | None = None,
+    weight_bytes: int = 0,
+    max_seqs: int = MAX_SEQS,
+) -> Limits:
+    """Limits that fit. `available` counts bytes that may be taken (None: unknown), weights not yet subtracted.
+
+    Raises `UsageError` for a context that the model was not made for, `OutOfMemoryError` when not even one sequence
+    fits.
+    """
+    longest = config.max_position_embeddings
+    if max_seq_len is not None and (isinstance(max_seq_len, bool) or not 1 <= max_seq_len <= longest):
+        raise UsageError(
+            f"max_seq_len must be from 1 to {longest} (max_position_embeddings in config.json), got {max_seq_len!r}"
+        )
+    context = max_seq_len or min(longest, DEFAULT_CONTEXT)
+    limits = Limits(max_rows=max_seqs, max_seqs=max_seqs, max_seq_len=context)
+    if available is None:
+        return limits
+    room = max(0, int((available - weight_bytes) * CACHE_SHARE))
+    one_page = replace(limits, num_pages=1)
+    page_bytes = cache_bytes(config, one_page, dtypes.itemsize(dtype))
+    pages = room // page_bytes
+    needed = limits.pages_per_seq if max_seq_len else -(-min(_SMALLEST_CONTEXT, context) // limits.page_size)
+    if pages < needed:
+        raise OutOfMemoryError(
+            f"the keys and values of one sequence of {needed * limits.page_size} tokens need "
+            f"{_mib(needed * page_bytes)} of memory, and {_mib(room)} are left for them beside "
+            f"{_mib(weight_bytes)} of weights; give a smaller max_seq_len, or free some memory"
+        )
+    if pages < limits.pages_per_seq:
+        context = pages * limits.page_size
+    return replace(limits, max_seq_len=context, num_pages=min(pages, max_seqs * -(-context // limits.page_size)))
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:.1f} MiB"
