@@ -147,7 +147,7 @@ def _admit(
     waiting: deque[Request], runner: Runner, pool: PagePool, tokenizer: Tokenizer | None, idle: bool
 ) -> list[_Sequence]:
     """Start requests in order while there is room."""
-    started = []
+    started: list[_Sequence] = []
     while waiting:
         request = waiting[0]
         num_tokens = len(request.prompt) + request.params.max_new_tokens

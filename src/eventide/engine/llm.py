@@ -16,7 +16,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -35,9 +35,9 @@ from .steps import Chunk, make_step
 
 __all__ = ["LLM", "Message", "Prompt"]
 
-Prompt = Union[str, Sequence[int]]
+Prompt = str | Sequence[int]
 Message = Mapping[str, Any]
-Params = Union[SamplingParams, Sequence[SamplingParams], None]
+Params = SamplingParams | Sequence[SamplingParams] | None
 
 
 class LLM:
@@ -120,7 +120,7 @@ class LLM:
     # -- what it does
 
     @overload
-    def generate(self, prompts: str, params: SamplingParams | None = None) -> Completion: ...
+    def generate(self, prompts: str, params: SamplingParams | None = None) -> Completion: ...  # type: ignore[overload-overlap]
     @overload
     def generate(self, prompts: Sequence[int], params: SamplingParams | None = None) -> Completion: ...
     @overload
@@ -130,8 +130,8 @@ class LLM:
     def generate(self, prompts: Any, params: Params = None) -> Completion | list[Completion]:
         """Continue one prompt (text or token ids) or a list of them, which run together.
 
-        `params` hold for every prompt, or are a list with one for each. Raises `PromptError` for a prompt that is empty,
-        too long, or not of this vocabulary.
+        `params` hold for every prompt, or are a list with one for each. Raises `PromptError` for a prompt that is
+        empty, too long, or not of this vocabulary.
         """
         batch, single = self._prompts(prompts)
         requests = self._requests(batch, params)
@@ -147,7 +147,9 @@ class LLM:
         return generate(self._runner, self._pool, self.tokenizer, self._requests(batch, params))
 
     @overload
-    def chat(self, messages: Sequence[Message], params: SamplingParams | None = None, **variables: Any) -> Completion: ...
+    def chat(
+        self, messages: Sequence[Message], params: SamplingParams | None = None, **variables: Any
+    ) -> Completion: ...
     @overload
     def chat(
         self, messages: Sequence[Sequence[Message]], params: Params = None, **variables: Any
@@ -231,7 +233,9 @@ class LLM:
         else:
             each = list(params)
             if len(each) != len(batch):
-                raise UsageError(f"expected one SamplingParams, or one for each of {len(batch)} prompts, got {len(each)}")
+                raise UsageError(
+                    f"expected one SamplingParams, or one for each of {len(batch)} prompts, got {len(each)}"
+                )
         requests = []
         for index, (prompt, wanted) in enumerate(zip(batch, each, strict=True)):
             if wanted.stop and self.tokenizer is None:

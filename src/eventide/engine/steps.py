@@ -57,7 +57,9 @@ def default_block_table(limits: Limits) -> np.ndarray:
     return np.arange(limits.max_seqs * limits.pages_per_seq, dtype=np.int32).reshape(limits.max_seqs, -1)
 
 
-def make_step(limits: Limits, chunks: Sequence[Chunk], tile_queries: int, block_table: np.ndarray | None = None) -> Step:
+def make_step(
+    limits: Limits, chunks: Sequence[Chunk], tile_queries: int, block_table: np.ndarray | None = None
+) -> Step:
     """The step that advances all the chunks. Chunks that sample come first in the rows."""
     table = default_block_table(limits) if block_table is None else block_table
     chunks = sorted(chunks, key=lambda c: not (c.sample and c.rows == "last"))
