@@ -24,7 +24,8 @@ M = TypeVar("M", bound=BaseModel)
 def read_text(path: Path) -> str:
     """The text of a file; raises BenchError where it is absent or not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8")
+        # not read_text, which would turn \r\n into \n and change a source's hash
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise BenchError(f"{path} does not exist") from None
     except UnicodeDecodeError as error:
