@@ -1,0 +1,119 @@
+// The one micro-kernel: rows of weights times tokens, from registers. `linear` and `attention` are built on it.
+//
+//     out[t][r] (+)= sum over k of w[k][r] · x[t][k]        t < T tokens, r < V·L rows
+//
+// A row is a lane, and walks k in ascending order, so a result depends on its row of w, its token and k alone; it has the
+// same bits for any T, V and C. What differs is how weights are held (W):
+//
+//     F32    float w[k][32]                                 1 k a step
+//     Pairs  bf16 w[k / 2][32][2], widened in registers     2 k a step, the same bits as F32 on the widened weights
+//     Dots   the same and bf16 x, for has_dot               2 k a step
+//
+// T = 12, V = 2 fills the 32 registers of AVX-512: 24 sums, 4 of weights, 1 of x. With few tokens the sums are too few to
+// hide the latency of an FMA (4 cycles), so C blocks of k are summed side by side; blocks have sums of their own anyway.
+#pragma once
+#include "simd.h"
+
+namespace ev::EV_ISA {
+
+constexpr int kRows = 32;        // rows of a panel
+constexpr int kBlock = 128;      // values of k summed before they join the total
+constexpr int kAhead = 4096;     // bytes between what is read and what is prefetched
+constexpr int kTokens = L == 16 ? 12 : L == 8 ? 6 : 4;
+
+struct F32 {
+  using Given = float;
+  static constexpr int step = 1;
+  template <int T, int V>
+  static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x, int64_t xs) {
+    F row[V];
+    EV_UNROLL for (int v = 0; v < V; v++) row[v] = load(static_cast<const float*>(w) + v * L);
+    EV_UNROLL for (int t = 0; t < T; t++) {
+      F b = splat(x[t * xs]);
+      EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = fma(row[v], b, acc[t][v]);
+    }
+  }
+};
+
+struct Pairs {
+  using Given = float;
+  static constexpr int step = 2;
+  template <int T, int V>
+  static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x, int64_t xs) {
+    F even[V], odd[V];
+    EV_UNROLL for (int v = 0; v < V; v++) {
+      U pair = load_bytes<U>(static_cast<const uint32_t*>(w) + v * L);
+      even[v] = floats(pair << 16), odd[v] = floats(pair & 0xffff0000u);
+    }
+    EV_UNROLL for (int t = 0; t < T; t++) {
+      F b0 = splat(x[t * xs]), b1 = splat(x[t * xs + 1]);
+      EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = fma(odd[v], b1, fma(even[v], b0, acc[t][v]));
+    }
+  }
+};
+
+struct Dots {
+  using Given = bf16;
+  static constexpr int step = 2;
+  template <int T, int V>
+  static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x, int64_t xs) {
+    U pair[V];
+    EV_UNROLL for (int v = 0; v < V; v++) pair[v] = load_bytes<U>(static_cast<const uint32_t*>(w) + v * L);
+    EV_UNROLL for (int t = 0; t < T; t++) {
+      U b = splat_u(load_bytes<uint32_t>(x + t * xs));
+      EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = dot(acc[t][v], pair[v], b);
+    }
+  }
+};
+
+// One call: V·L rows, T tokens, `steps` steps in each of C blocks. ws: bytes from a step's weights to the next's; wb, xb:
+// bytes of w and elements of x from a block to the next. The blocks join `out` [T][os] one after the other.
+template <class W, int T, int V, int C, bool Fetch>
+inline void micro(const char* w, int64_t ws, int64_t wb, const typename W::Given* x, int64_t xs, int64_t xb, int64_t steps,
+                  float* out, int64_t os) {
+  F acc[C][T][V];
+  EV_UNROLL for (int c = 0; c < C; c++)
+    EV_UNROLL for (int t = 0; t < T; t++)
+      EV_UNROLL for (int v = 0; v < V; v++) acc[c][t][v] = F{};
+  for (int64_t s = 0; s < steps; s++) {
+    EV_UNROLL for (int c = 0; c < C; c++) {
+      const char* row = w + c * wb;
+      if (Fetch)
+        EV_UNROLL for (int b = 0; b < V * L * 4; b += 64) __builtin_prefetch(row + kAhead + b);
+      W::template add<T, V>(acc[c], row, x + c * xb, xs);
+    }
+    w += ws, x += W::step;
+  }
+  EV_UNROLL for (int c = 0; c < C; c++)
+    EV_UNROLL for (int t = 0; t < T; t++)
+      EV_UNROLL for (int v = 0; v < V; v++) {
+        float* o = out + t * os + v * L;
+        store(o, load(o) + acc[c][t][v]);
+      }
+}
+
+// micro for a number of tokens known at run time, t <= kTokens
+template <class W, int V, int C, bool Fetch, int T = kTokens>
+EV_INLINE void micro_for(int64_t t, const char* w, int64_t ws, int64_t wb, const typename W::Given* x, int64_t xs,
+                         int64_t xb, int64_t steps, float* out, int64_t os) {
+  if constexpr (T > 0) {
+    if (t == T) return micro<W, T, V, C, Fetch>(w, ws, wb, x, xs, xb, steps, out, os);
+    micro_for<W, V, C, Fetch, T - 1>(t, w, ws, wb, x, xs, xb, steps, out, os);
+  }
+}
+
+// out[t][0..32) += one block of k (or C of them) for any number of tokens, in even groups
+template <class W, int C, bool Fetch>
+inline void multiply(int64_t tokens, const char* w, int64_t ws, int64_t wb, const typename W::Given* x, int64_t xs,
+                     int64_t xb, int64_t steps, float* out, int64_t os) {
+  constexpr int V = 2;
+  const int64_t groups = (tokens + kTokens - 1) / kTokens;
+  for (int r = 0; r < kRows; r += V * L)
+    for (int64_t g = 0, t = 0; g < groups; g++) {
+      const int64_t next = (g + 1) * tokens / groups;
+      micro_for<W, V, C, Fetch>(next - t, w + 4 * r, ws, wb, x + t * xs, xs, xb, steps, out + t * os + r, os);
+      t = next;
+    }
+}
+
+}  // namespace ev::EV_ISA

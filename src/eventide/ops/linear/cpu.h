@@ -1,0 +1,148 @@
+// y = act(norm(x) · wᵀ + bias) + residual, one panel of 32 rows of w times the tokens of one tile.
+//
+// The prologue gathers, normalises and lays out the tile's x once a worker: [blocks of k][tokens][kBlock], in float32, or in
+// bfloat16 for dot products. Then, block by block, x meets the panel: straight from memory when tokens are few; when they
+// are many the block is first widened to float32 in the first-level cache, so that this is paid once and not for each group
+// of tokens. Both ways, and any number of tokens, give the same bits: see matmul.h.
+#pragma once
+#include <type_traits>
+
+#include "../../device/cpu/matmul.h"
+#include "../../device/cpu/norm.h"
+
+namespace ev::EV_ISA {
+
+// where things stand in scratch
+struct LinearScratch {
+  int64_t* tile;  // the m whose x is held
+  float* out;     // [tokens][32]
+  float* wide;    // one block of the panel in float32
+  char* x;
+  int64_t blocks;
+
+  LinearScratch(const linear_args& a, char* base)
+      : tile(reinterpret_cast<int64_t*>(base)),
+        out(reinterpret_cast<float*>(base + 64)),
+        wide(out + a.tile_m * kRows),
+        x(reinterpret_cast<char*>(wide + kBlock * kRows)),
+        blocks((a.w.shape[1] + kBlock - 1) / kBlock) {}
+};
+
+inline int64_t linear_scratch(const linear_args& a) {
+  LinearScratch s(a, nullptr);
+  return 64 + 4 * (a.tile_m * kRows + kBlock * kRows + s.blocks * a.tile_m * kBlock);
+}
+
+template <class X, class Given>
+inline void linear_prologue(const linear_args& a, int64_t m0, int64_t tokens, Given* to) {
+  const int64_t k = a.w.shape[1];
+  for (int64_t t = 0; t < tokens; t++) {
+    const int64_t row = a.rows ? a.rows.as<const int32_t>()[m0 + t] : m0 + t;
+    const X* x = a.x.as<const X>() + row * k;
+    const F scale = splat(a.norm_weight ? inverse_rms(x, k, a.eps) : 1.0f);
+    with_type(a.norm_weight.dtype, [&](auto* n) {
+      const auto* norm = a.norm_weight.as<const std::remove_pointer_t<decltype(n)>>();
+      for (int64_t k0 = 0; k0 < k; k0 += kBlock) {
+        Given* block = to + (k0 * tokens + t * kBlock);
+        const int64_t end = min_of(kBlock, k - k0);
+        for (int64_t i = 0; i < end; i += L) {
+          F v = load(x + k0 + i, end - i);
+          if (norm) v = rounded(x, v * scale * load(norm + k0 + i, end - i));
+          store(block + i, v);
+        }
+      }
+    });
+  }
+}
+
+// one block of a bfloat16 panel -> float [k][32]
+inline void widen(const uint32_t* from, int64_t pairs, float* to) {
+  for (int64_t p = 0; p < pairs; p++, from += kRows, to += 2 * kRows)
+    EV_UNROLL for (int r = 0; r < kRows; r += L) {
+      U pair = load_bytes<U>(from + r);
+      store(to + r, floats(pair << 16));
+      store(to + kRows + r, floats(pair & 0xffff0000u));
+    }
+}
+
+template <class W>
+inline void linear_product(const LinearScratch& s, const char* panel, int64_t k, int64_t tokens) {
+  using Given = typename W::Given;
+  constexpr int64_t row_bytes = 4 * kRows, block_bytes = row_bytes * kBlock / W::step;
+  const Given* x = reinterpret_cast<const Given*>(s.x);
+  const int64_t xb = tokens * kBlock;
+  const bool wide = W::step == 2 && !has_dot && tokens > kTokens;
+  int64_t b = 0, full = k / kBlock;
+  if (tokens <= 2)
+    for (; b + 2 <= full; b += 2)
+      multiply<W, 2, true>(tokens, panel + b * block_bytes, row_bytes, block_bytes, x + b * xb, kBlock, xb, kBlock / W::step,
+                           s.out, kRows);
+  for (; b < s.blocks; b++) {
+    const char* w = panel + b * block_bytes;
+    const int64_t steps = (min_of(kBlock, k - b * kBlock) + W::step - 1) / W::step;
+    if constexpr (W::step == 2 && std::is_same_v<Given, float>)
+      if (wide) {
+        widen(reinterpret_cast<const uint32_t*>(w), steps, s.wide);
+        multiply<F32, 1, false>(tokens, reinterpret_cast<const char*>(s.wide), row_bytes, 0, x + b * xb, kBlock, 0,
+                                2 * steps, s.out, kRows);
+        continue;
+      }
+    multiply<W, 1, true>(tokens, w, row_bytes, 0, x + b * xb, kBlock, 0, steps, s.out, kRows);
+  }
+}
+
+// bias, activation and residual of one token; `sums` holds 32 rows, `n` of which exist
+template <class Y>
+inline void linear_epilogue(const linear_args& a, float* sums, int64_t row, int64_t n0, int64_t n) {
+  if (a.bias)
+    with_type(a.bias.dtype, [&](auto* b) {
+      const auto* bias = a.bias.as<const std::remove_pointer_t<decltype(b)>>() + n0;
+      for (int64_t i = 0; i < n; i += L) store(sums + i, load(sums + i) + load(bias + i, n - i));
+    });
+  const int64_t cols = a.y.shape[1];
+  if (a.activation == linear_activation::silu_mul) {
+    float gate[kRows / 2], up[kRows / 2];
+    for (int i = 0; i < kRows / 2; i++) gate[i] = sums[2 * i], up[i] = sums[2 * i + 1];
+    for (int i = 0; i < kRows / 2; i += L) store(sums + i, silu(load(gate + i)) * load(up + i));
+    n0 /= 2, n /= 2;
+  }
+  if (a.residual)
+    with_type(a.residual.dtype, [&](auto* r) {
+      const auto* residual = a.residual.as<const std::remove_pointer_t<decltype(r)>>() + row * cols + n0;
+      for (int64_t i = 0; i < n; i += L) store(sums + i, load(sums + i) + load(residual + i, n - i));
+    });
+  Y* y = a.y.as<Y>() + row * cols + n0;
+  for (int64_t i = 0; i < n; i += L) store(y + i, load(sums + i), n - i);
+}
+
+inline void linear_task(const linear_args& a, const linear_coords& c, Scratch scratch) {
+  LinearScratch s(a, scratch.data);
+  const int64_t k = a.w.shape[1], n0 = c.n * kRows, n = min_of(kRows, a.w.shape[0] - n0);
+  const int64_t m0 = c.m * a.tile_m, tokens = min_of(a.tile_m, a.y.shape[0] - m0);
+  const bool bf16_weights = a.w.dtype == DType::bf16;
+  const bool dots = has_dot && bf16_weights && a.x.dtype == DType::bf16;
+  if (scratch.fresh || *s.tile != c.m) {
+    with_type(a.x.dtype, [&](auto* x) {
+      using X = std::remove_pointer_t<decltype(x)>;
+      if (dots)
+        linear_prologue<X>(a, m0, tokens, reinterpret_cast<bf16*>(s.x));
+      else
+        linear_prologue<X>(a, m0, tokens, reinterpret_cast<float*>(s.x));
+    });
+    *s.tile = c.m;
+  }
+  for (int64_t i = 0; i < tokens * kRows; i += L) store(s.out + i, F{});
+  const char* panel = a.w.as<const char>() + c.n * kRows * (bf16_weights ? 2 * round_up(k, 2) : 4 * k);
+  if (dots)
+    linear_product<Dots>(s, panel, k, tokens);
+  else if (bf16_weights)
+    linear_product<Pairs>(s, panel, k, tokens);
+  else
+    linear_product<F32>(s, panel, k, tokens);
+  with_type(a.y.dtype, [&](auto* y) {
+    for (int64_t t = 0; t < tokens; t++)
+      linear_epilogue<std::remove_pointer_t<decltype(y)>>(a, s.out + t * kRows, m0 + t, n0, n);
+  });
+}
+
+}  // namespace ev::EV_ISA
