@@ -58,6 +58,7 @@ class WorkerProcess:
         self._head, self._tail = bytearray(), bytearray()
         self._stopped = False
         self._worker_pid = 0
+        self._order = 0
         self.channel, theirs = Channel.pair()
         argv = [sys.executable, *sandbox.bootstrap("eventide.bench.worker.__main__"), str(theirs.fileno())]
         scratch = policy.writable[0] if policy.writable else "/tmp"
@@ -160,8 +161,9 @@ class WorkerProcess:
     # talking
 
     def send(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        self._order += 1
         try:
-            self.channel.send(message, fds)
+            self.channel.send({**message, "order": self._order}, fds)
         except OSError:
             raise self._ended() from None
 
@@ -176,6 +178,9 @@ class WorkerProcess:
             message, _ = self.channel.receive()
         except (EOFError, OSError):
             raise self._ended() from None
+        if message.get("order") != self._order:
+            self._end_with("RUNTIME_ERROR", "answered out of turn: the channel was tampered with")
+            raise self._ended()
         if message.get("op") == "failed":
             status = str(message.get("status") or "")
             log = str(message.get("log", ""))

@@ -126,7 +126,7 @@ def main() -> None:
             return
         if message["op"] == "exit":
             return
-        channel.send(worker.answer(message, fds))
+        channel.send({**worker.answer(message, fds), "order": message["order"]})
 
 
 if __name__ == "__main__":
