@@ -148,6 +148,11 @@ def write_config(folder: Path) -> None:
     for name in ("layer_types", "transformers_version"):
         config.pop(name, None)
     path.write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n")
+    generation = json.loads((folder / "generation_config.json").read_text())
+    generation.pop("transformers_version", None)
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    # published as any file of the repository, while safetensors may have been written for the owner alone
+    (folder / "model.safetensors").chmod(0o644)
 
 
 def main() -> None:
