@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -17,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import dtypes
-from ..backends.interp import Interpreter
+from ..backends.interp import Interpreter, Tile
 from ..backends.policies import InOrder
 from ..ir.expr import as_int
-from ..ir.nodes import Plan
+from ..ir.nodes import Plan, TaskGrid
 from ..models.decoder import Limits
+from ..profile.timeline import Span, Timeline
 from .steps import Chunk, Step, make_step
 
 __all__ = ["InterpRunner", "Outputs", "Runner", "decode_step_by_step", "make_states"]
@@ -46,6 +48,9 @@ class Runner(Protocol):
 
     def decode(self, chunks: Sequence[Chunk], num_steps: int, block_table: Array) -> Iterator[Outputs]:
         """The outputs of at most `num_steps` steps, in which every chunk of one token moves on by one each time."""
+
+    def profile(self, step: Step) -> Timeline:
+        """One step, with a record of every task."""
 
     def close(self) -> None:
         """Give threads and memory back; the runner is of no use afterwards."""
@@ -93,6 +98,24 @@ class InterpRunner:
 
     def decode(self, chunks: Sequence[Chunk], num_steps: int, block_table: Array) -> Iterator[Outputs]:
         return decode_step_by_step(self, chunks, num_steps, block_table)
+
+    def profile(self, step: Step) -> Timeline:
+        """All on worker 0, without waits: the interpreter is one thread that plays every worker in turn."""
+        spans: list[Span] = []
+        num_done: dict[str, int] = {}
+
+        def timed(grid: TaskGrid, tile: Tile) -> None:
+            start = time.perf_counter_ns()
+            compute(grid, tile)
+            task = num_done[grid.name] = num_done.get(grid.name, -1) + 1
+            spans.append(Span(0, grid.name, grid.op, task, start, start, time.perf_counter_ns()))
+
+        compute, self._kernel.tile_fn = self._kernel.tile_fn, timed
+        try:
+            self.run(step)
+        finally:
+            self._kernel.tile_fn = compute
+        return Timeline(tuple(spans), self.plan.name)
 
     def close(self) -> None:
         pass

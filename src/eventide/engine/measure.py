@@ -1,0 +1,69 @@
+"""Steps of a chosen shape, run and recorded: what `explain` and `profile` look at.
+
+    step, timelines = measured_steps(llm, batch=8, context=512, prefill=False, num_steps=9)
+
+The sequences hold seeded random tokens. They are read first (unless reading them is what is measured), then the same
+step runs again and again: it writes the same cache slots each time, so every run does the same work.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import UsageError
+from ..profile.timeline import Timeline
+from .llm import LLM
+from .pages import Lease
+from .steps import Chunk, Step, make_step
+
+__all__ = ["measured_steps"]
+
+_WARM_UP = 2
+
+
+def measured_steps(llm: LLM, batch: int, context: int, prefill: bool, num_steps: int) -> tuple[Step, list[Timeline]]:
+    """(the step, a timeline of each of `num_steps` runs of it). Raises `UsageError` for a shape that doesn't fit."""
+    limits, pool, runner = llm.limits, llm._pool, llm._runner
+    _within("--batch", batch, limits.max_seqs)
+    _within("--context", context, limits.max_seq_len - 1)
+    _within("--steps", num_steps, 10_000)
+    if prefill:
+        _within("--batch times --context", batch * context, limits.max_tokens)
+    leases = _leases(llm, batch, context + 1)
+    try:
+        prompts = np.random.default_rng(0).integers(0, llm.config.vocab_size, (batch, context + 1))
+        for lease, prompt in zip(leases, prompts):
+            runner.tokens[lease.seq, : context + 1] = prompt
+        if prefill:
+            chunks = [Chunk(lease.seq, 0, context) for lease in leases]
+        else:
+            for lease in leases:
+                for start in range(0, context, limits.max_tokens):
+                    count = min(limits.max_tokens, context - start)
+                    chunk = Chunk(lease.seq, start, count, rows="none", sample=False)
+                    runner.run(make_step(limits, [chunk], runner.tile_queries, pool.block_table))
+            chunks = [Chunk(lease.seq, context, 1) for lease in leases]
+        step = make_step(limits, chunks, runner.tile_queries, pool.block_table)
+        for _ in range(_WARM_UP):
+            runner.run(step)
+        return step, [runner.profile(step) for _ in range(num_steps)]
+    finally:
+        for lease in leases:
+            pool.give_back(lease)
+
+
+def _leases(llm: LLM, batch: int, num_tokens: int) -> list[Lease]:
+    leases: list[Lease] = []
+    for _ in range(batch):
+        lease = llm._pool.take(num_tokens)
+        if lease is None:
+            for taken in leases:
+                llm._pool.give_back(taken)
+            raise UsageError(f"{batch} sequences of {num_tokens} tokens don't fit the cache; take fewer")
+        leases.append(lease)
+    return leases
+
+
+def _within(name: str, value: int, most: int) -> None:
+    if not 1 <= value <= most:
+        raise UsageError(f"{name} must be from 1 to {most} here, got {value}")
