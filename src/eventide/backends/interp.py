@@ -26,7 +26,7 @@ from ..errors import PlanError, ProgramError
 from ..ir.instance import Coords, StepView, indices
 from ..ir.nodes import Access, Plan, Schedule, Segment, TaskGrid
 from ..ir.printer import print_edge
-from ..ir.tables import check
+from ..ir.tables import check, check_symbols
 from ..ops.registry import get_op
 from .policies import Policy, Random
 
@@ -115,9 +115,7 @@ class _Step:
         self, kernel: Interpreter, symbols: Mapping[str, int], inputs: Mapping[str, np.ndarray], policy: Policy
     ) -> None:
         self.kernel, self.plan, self.policy = kernel, kernel.plan, policy
-        for name, (lo, hi) in self.plan.symbols.items():
-            if not lo <= symbols.get(name, lo - 1) <= hi:
-                raise ProgramError(f"symbol '{name}' must be in [{lo}, {hi}], got {symbols.get(name)}")
+        check_symbols(self.plan, symbols)
         arrays = kernel.arrays
         self.view = StepView(self.plan, symbols, arrays)
         for t in self.plan.tensors.values():

@@ -1,20 +1,15 @@
 """One step of a plan made concrete: symbols, tables and coordinates become integers.
 
-Two views of the same facts. `StepView` answers for single tasks (the interpreter walks it). `Ordering` answers for all
-tasks at once: it groups the tasks of a grid into *classes* with the same waits and notifies and finds, by the events
-alone, which class happens before which; passes and the verifier ask it whether two tasks are ordered.
+`StepView` answers for single tasks (the interpreter walks it); `ordering` answers for all tasks at once.
 
     view = StepView(plan, {"num_tokens": 3}, tables)
     view.tasks(grid)        -> [(0, 0), (0, 1), ...]
     view.cells(edge, grid, (0, 1)) -> [17, 18]       flat cell indices in the edge's event tensor
-    Ordering(view).before("l0.qkv", 3, "l0.attn", 0)      tasks by linear index
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,6 +41,7 @@ class StepView:
     def __init__(self, plan: Plan, symbols: Mapping[str, int], tables: Mapping[str, Any] | None = None) -> None:
         self.plan, self.symbols, self.tables = plan, dict(symbols), tables if tables is not None else {}
         self._event_shapes: dict[str, tuple[int, ...]] = {}
+        self.memo: dict[Any, Any] = {}  # what equal grids share within this step; filled by `ordering`
 
     def value(self, expr: Expr) -> int:
         return int(evaluate(expr, self.symbols, self.tables))
@@ -96,109 +92,3 @@ class StepView:
         coords = np.unravel_index(cell, self.event_shape(event)) if ev.shape else ()
         env = {**self.symbols, **{cell_var(d).name: int(c) for d, c in enumerate(coords)}}
         return int(evaluate(ev.needed, env, self.tables))
-
-
-class Ordering:
-    """Happens-before of one step, from the events alone (no worker's order, no barrier).
-
-    A cell orders its notifiers before its waiters when it needs exactly as many notifications as it gets; with fewer
-    needed, no single notifier is certain to have run, and nothing is ordered.
-
-    ``class_ids[grid]`` gives every task's class in linear order, ``class_range[grid]`` the classes of a grid; ``members[c]`` the grid of class c and
-    ``representatives[c]`` one of its tasks; ``notifiers`` and ``waiters`` the classes at each (event, cell).
-    """
-
-    def __init__(self, view: StepView) -> None:
-        self.view = view
-        self.class_ids: dict[str, np.ndarray] = {}
-        self.class_range: dict[str, range] = {}
-        self.members: list[str] = []
-        self.representatives: list[Coords] = []
-        notifiers: dict[tuple[str, int], dict[int, int]] = defaultdict(dict)
-        waiters: dict[tuple[str, int], set[int]] = defaultdict(set)
-        for grid in view.plan.grids:
-            coords = view.coords(grid)
-            first, ids, sizes = self._classes(grid, coords)
-            self.class_ids[grid.name] = ids + len(self.members)
-            self.class_range[grid.name] = range(len(self.members), len(self.members) + len(first))
-            for representative, size in zip(first, sizes):
-                cid = len(self.members)
-                task = tuple(int(c) for c in coords[representative])
-                self.members.append(grid.name)
-                self.representatives.append(task)
-                for edge in (*grid.waits, *grid.enter):
-                    for cell in view.cells(edge, grid, task):
-                        waiters[edge.event, cell].add(cid)
-                for edge in grid.notifies:
-                    for cell in view.cells(edge, grid, task):
-                        by = notifiers[edge.event, cell]
-                        by[cid] = by.get(cid, 0) + int(size)
-        self.notifications = {cell: sum(by.values()) for cell, by in notifiers.items()}
-        self.waiters, self.notifiers = waiters, notifiers
-        self.successors: list[set[int]] = [set() for _ in self.members]
-        for cell, classes in waiters.items():
-            got = self.notifications.get(cell, 0)
-            if got and view.needed(*cell) == got:
-                for a in notifiers[cell]:
-                    self.successors[a] |= classes
-
-    def _classes(self, grid: TaskGrid, coords: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Tasks with equal edges fall in one class: (a representative of each, class of each task, class sizes)."""
-        n = len(coords)
-        env = {**self.view.symbols, **{a: coords[:, d] for d, a in enumerate(grid.axis_names)}}
-        columns = []
-        for edge in (*grid.waits, *grid.enter, *grid.notifies):
-            if all(isinstance(s, Span) for s in edge.cells):
-                for s in edge.cells:
-                    assert isinstance(s, Span)
-                    for e in (s.lo, s.hi):
-                        columns.append(np.broadcast_to(evaluate(e, env, self.view.tables), (n,)))
-            else:
-                keys: dict[tuple[int, ...], int] = {}
-                tasks = (tuple(int(c) for c in row) for row in coords)
-                found = [tuple(self.view.cells(edge, grid, t)) for t in tasks]
-                columns.append(np.array([keys.setdefault(f, len(keys)) for f in found], dtype=np.int64))
-        if n == 0 or not columns:
-            return np.arange(min(n, 1)), np.zeros(n, np.int64), np.full(min(n, 1), n)
-        _, first, inverse, sizes = np.unique(
-            np.stack(columns, axis=1), axis=0, return_index=True, return_inverse=True, return_counts=True
-        )
-        return first, inverse.reshape(-1), sizes
-
-    @cached_property
-    def ancestors(self) -> list[int]:
-        """For every class a bit mask of the classes that happen before it."""
-        indegree = [0] * len(self.members)
-        for succ in self.successors:
-            for b in succ:
-                indegree[b] += 1
-        ready = [c for c, n in enumerate(indegree) if not n]
-        masks = [0] * len(self.members)
-        seen = 0
-        while ready:
-            a = ready.pop()
-            seen += 1
-            for b in self.successors[a]:
-                masks[b] |= masks[a] | (1 << a)
-                indegree[b] -= 1
-                if not indegree[b]:
-                    ready.append(b)
-        if seen < len(self.members):
-            stuck = dict.fromkeys(self.members[c] for c, n in enumerate(indegree) if n)
-            raise PlanError(f"the events form a cycle through the task grids {', '.join(stuck)}")
-        return masks
-
-    def before(self, grid_a: str, task_a: int, grid_b: str, task_b: int) -> bool:
-        """Whether one task (by linear index) happens before another."""
-        a, b = self.class_ids[grid_a][task_a], self.class_ids[grid_b][task_b]
-        return bool(self.ancestors[b] >> int(a) & 1)
-
-    def mask(self, grid: str) -> int:
-        """The classes of a grid as a bit mask."""
-        r = self.class_range[grid]
-        return ((1 << len(r)) - 1) << r.start
-
-    def all_before(self, grid_a: str, grid_b: str) -> bool:
-        """Whether every task of one grid happens before every task of another."""
-        need = self.mask(grid_a)
-        return all(self.ancestors[b] & need == need for b in self.class_range[grid_b])

@@ -35,13 +35,18 @@ ROLES: tuple[str, ...] = ("input", "weight", "state", "scratch", "output")
 class Invariant:
     """A promise about a run-time table, checked when a step runs.
 
-    ``within``: lo <= value < hi. ``nondecreasing``: along the last axis. ``partition``: nondecreasing, first value lo,
-    last value hi. ``distinct``: no value twice.
+    ``within``: lo <= value < hi. ``nondecreasing``, ``increasing``: along the last axis. ``partition``: nondecreasing,
+    first value lo, last value hi. ``distinct``: no value twice. Three tie a table to the table `of`, whose values are
+    groups 0, 1, ...: ``histogram``, value g is how many entries of `of` are g; ``offsets``, the running sums of that
+    histogram from 0; ``grouping``, the flat positions of the entries of `of`, stably sorted by group.
     """
 
-    kind: Literal["within", "nondecreasing", "partition", "distinct"]
+    kind: Literal[
+        "within", "nondecreasing", "increasing", "partition", "distinct", "histogram", "offsets", "grouping"
+    ]
     lo: Expr = field(default_factory=lambda: Sum(0))
     hi: Expr = field(default_factory=lambda: Sum(0))
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -252,6 +257,7 @@ class Plan:
     schedule: Schedule | None = None
     offsets: Mapping[str, int] = field(default_factory=dict)  # scratch tensor -> byte offset in the arena
     arena_bytes: int = 0
+    requires: tuple[Expr, ...] = ()  # each is >= 0 in every step; checked before a step runs
 
     def grid(self, name: str) -> TaskGrid:
         for g in self.grids:

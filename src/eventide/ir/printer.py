@@ -40,7 +40,7 @@ def tensor_text(t: Tensor, offset: int | None = None) -> str:
     shape = ", ".join(map(str, t.shape))
     extra = "" if t.layout == "plain" else f"  {t.layout}"
     extra += "" if offset is None else f"  @ {offset}"
-    promises = "".join(f"  {i.kind}" for i in t.invariants)
+    promises = "".join(f"  {i.kind}{' of ' + i.of if i.of else ''}" for i in t.invariants)
     return f"  {t.role:9s} {t.name:24s} {t.dtype} [{shape}]{extra}{promises}"
 
 
@@ -71,6 +71,7 @@ def symbols_text(symbols: Mapping[str, tuple[int, int]]) -> list[str]:
 
 def print_plan(plan: Plan) -> str:
     lines = [f"plan '{plan.name}' for {plan.target}", *symbols_text(plan.symbols)]
+    lines += [f"  requires  {e} >= 0" for e in plan.requires]
     lines += [tensor_text(t, plan.offsets.get(t.name)) for t in plan.tensors.values()]
     for e in plan.events.values():
         needed = "to be inferred" if e.needed is None else str(e.needed)

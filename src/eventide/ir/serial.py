@@ -27,7 +27,9 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         "tensors": [
             {
                 "name": t.name, "shape": [e.text for e in t.shape], "dtype": t.dtype, "role": t.role, "layout": t.layout,
-                "invariants": [{"kind": i.kind, "lo": i.lo.text, "hi": i.hi.text} for i in t.invariants],
+                "invariants": [
+                    {"kind": i.kind, "lo": i.lo.text, "hi": i.hi.text, "of": i.of} for i in t.invariants
+                ],
             }
             for t in plan.tensors.values()
         ],
@@ -56,6 +58,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
         },
         "offsets": dict(plan.offsets),
         "arena_bytes": plan.arena_bytes,
+        "requires": [e.text for e in plan.requires],
     }  # fmt: skip
 
 
@@ -72,7 +75,7 @@ def from_dict(d: Mapping[str, Any]) -> Plan:
             tensors={
                 t["name"]: Tensor(
                     t["name"], _exprs(t["shape"]), t["dtype"], t["role"], t["layout"],
-                    tuple(Invariant(i["kind"], parse(i["lo"]), parse(i["hi"])) for i in t["invariants"]),
+                    tuple(Invariant(i["kind"], parse(i["lo"]), parse(i["hi"]), i.get("of", "")) for i in t["invariants"]),
                 )
                 for t in d["tensors"]
             },
@@ -87,6 +90,7 @@ def from_dict(d: Mapping[str, Any]) -> Plan:
             ),
             offsets=dict(d["offsets"]),
             arena_bytes=d["arena_bytes"],
+            requires=_exprs(d.get("requires", [])),
         )  # fmt: skip
     except (KeyError, TypeError, IndexError, AttributeError) as e:
         raise PlanError(f"this is not a plan: {type(e).__name__} at {e}") from None

@@ -1,29 +1,60 @@
 """Run-time tables: checking the invariants they declare, and drawing random tables that keep them.
 
-`check` runs before every step; `draw` feeds the verifier and the tests with concrete tables for one choice of symbols.
+`check` runs before every step; `draw_all` feeds the verifier and the tests with concrete tables for one choice of
+symbols. Tables may build on one another, as routing does:
+
+    topk   [tokens, 2]   within 0..experts                   the experts of each token
+    counts [experts]     histogram of topk                   tokens of each expert
+    indptr [experts + 1] offsets of topk                     where each expert's run begins in
+    perm   [tokens * 2]  grouping of topk                    the entries of topk, expert by expert
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..errors import ProgramError
 from .expr import evaluate
-from .nodes import Invariant, Tensor
+from .nodes import Invariant, Plan, Tensor
+
+DERIVED = ("histogram", "offsets", "grouping")
+
+
+def check_symbols(plan: Plan, symbols: Mapping[str, int]) -> None:
+    """Raises ProgramError when a step's symbols leave their declared ranges or break what the plan requires."""
+    for name, (lo, hi) in plan.symbols.items():
+        if not lo <= symbols.get(name, lo - 1) <= hi:
+            raise ProgramError(f"symbol '{name}' must be in [{lo}, {hi}], got {symbols.get(name)}")
+    for e in plan.requires:
+        value = int(evaluate(e, symbols))
+        if value < 0:
+            given = ", ".join(f"{k} = {v}" for k, v in symbols.items() if k in plan.symbols)
+            raise ProgramError(f"plan '{plan.name}' requires {e} >= 0 in every step, got {value} with {given}")
 
 
 def check(tensor: Tensor, values: np.ndarray, symbols: Mapping[str, int], tables: Mapping[str, Any] | None = None) -> None:
-    """Raises ProgramError when a table breaks a promise that the plan relies on."""
+    """Raises ProgramError when a table breaks a promise that the plan relies on; `tables` gives those it builds on."""
     for inv in tensor.invariants:
-        lo, hi = int(evaluate(inv.lo, symbols, tables)), int(evaluate(inv.hi, symbols, tables))
-        problem = _broken(inv, values, lo, hi)
+        if inv.kind in DERIVED:
+            of = (tables or {}).get(inv.of)
+            if of is None:
+                raise ProgramError(f"run-time table '{tensor.name}' is declared as {inv.kind} of '{inv.of}', which is not given")
+            expected = derive(inv.kind, np.asarray(of), values.shape[0])
+            problem = "" if np.array_equal(expected, values) else f"expected {_short(expected)}, got {_short(values)}"
+        else:
+            lo, hi = int(evaluate(inv.lo, symbols, tables)), int(evaluate(inv.hi, symbols, tables))
+            problem = _broken(inv, values, lo, hi)
         if problem:
             raise ProgramError(
                 f"run-time table '{tensor.name}' breaks its invariant '{inv.kind}': {problem}; the plan's maps rely on it"
             )
+
+
+def _short(v: np.ndarray) -> str:
+    return str(v.tolist() if v.size < 17 else [*v.flat[:8].tolist(), "..."])
 
 
 def _broken(inv: Invariant, v: np.ndarray, lo: int, hi: int) -> str:
@@ -32,15 +63,48 @@ def _broken(inv: Invariant, v: np.ndarray, lo: int, hi: int) -> str:
         return f"value {bad.flat[0]} is outside [{lo}, {hi})" if bad.size else ""
     if inv.kind == "distinct":
         return "a value occurs twice" if len(np.unique(v)) < v.size else ""
-    if v.size and bool(np.any(np.diff(v, axis=-1) < 0)):
+    steps = np.diff(v, axis=-1)
+    if inv.kind == "increasing":
+        return "the values do not increase" if bool(np.any(steps <= 0)) else ""
+    if bool(np.any(steps < 0)):
         return "the values decrease"
     if inv.kind == "partition" and (not v.size or v[0] != lo or v[-1] != hi):
-        return f"it must run from {lo} to {hi}, got {v.tolist() if v.size < 9 else [int(v[0]), '...', int(v[-1])]}"
+        return f"it must run from {lo} to {hi}, got {_short(v)}"
     return ""
 
 
-def draw(tensor: Tensor, symbols: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
-    """A random table of the tensor's shape that keeps its invariants; zeros where none bounds it."""
+def derive(kind: str, of: np.ndarray, size: int) -> np.ndarray:
+    """The table that an invariant ties to `of` fully determines; `size` is its first extent."""
+    flat = of.reshape(-1)
+    if kind == "grouping":
+        return np.argsort(flat, kind="stable").astype(np.int32)
+    counts = np.bincount(flat, minlength=size - (kind == "offsets"))
+    return (counts if kind == "histogram" else np.concatenate([[0], np.cumsum(counts)])).astype(np.int32)
+
+
+def draw_all(
+    tensors: Iterable[Tensor], symbols: Mapping[str, int], rng: np.random.Generator, spread: float = 1.0
+) -> dict[str, np.ndarray]:
+    """Random tables that keep their invariants, derived ones from the others."""
+    known = {t.name: t for t in tensors}
+    out: dict[str, np.ndarray] = {}
+    later = []
+    for t in sorted(known.values(), key=lambda t: t.name):
+        derived = [i for i in t.invariants if i.kind in DERIVED]
+        if derived:
+            later.append((t, derived[0]))
+        else:
+            out[t.name] = draw(t, symbols, rng, spread)
+    for t, inv in later:
+        if inv.of not in out:
+            raise ProgramError(f"table '{t.name}' is declared as {inv.kind} of '{inv.of}', which is no table of the plan")
+        out[t.name] = derive(inv.kind, out[inv.of], int(evaluate(t.shape[0], symbols)))
+    return out
+
+
+def draw(tensor: Tensor, symbols: Mapping[str, int], rng: np.random.Generator, spread: float = 1.0) -> np.ndarray:
+    """A random table of the tensor's shape that keeps its invariants; zeros where none bounds it. `spread` in (0, 1]
+    narrows the values that free entries may take, so that they meet more often."""
     shape = tuple(int(evaluate(s, symbols)) for s in tensor.shape)
     kinds = {inv.kind: inv for inv in tensor.invariants}
     size = int(np.prod(shape))
@@ -53,15 +117,19 @@ def draw(tensor: Tensor, symbols: Mapping[str, int], rng: np.random.Generator) -
     if kind == "partition":
         if size < 2:
             return np.full(shape, lo, np.int32)
-        # every part non-empty where there are enough elements: the tightest use of the table
         parts = size - 1
-        inner = rng.choice(np.arange(lo + 1, hi), parts - 1, replace=False) if hi - lo >= parts else rng.integers(lo, hi + 1, parts - 1)
+        if hi - lo >= parts and ("increasing" in kinds or rng.random() < 0.5):
+            inner = rng.choice(np.arange(lo + 1, hi), parts - 1, replace=False)
+        elif "increasing" in kinds:
+            raise ProgramError(f"table '{tensor.name}': {parts} parts do not fit in [{lo}, {hi}) without an empty one")
+        else:
+            inner = rng.integers(lo, hi + 1, parts - 1)
         return np.concatenate([[lo], np.sort(inner), [hi]]).astype(np.int32)
-    if "distinct" in kinds:
+    if "distinct" in kinds or "increasing" in kinds:
         if hi - lo < size:
             raise ProgramError(f"table '{tensor.name}': {size} distinct values do not fit in [{lo}, {hi})")
         v = rng.permutation(hi - lo)[:size] + lo
     else:
-        v = rng.integers(lo, max(hi, lo + 1), size)
+        v = rng.integers(lo, max(lo + int((hi - lo) * spread), lo + 1), size)
     v = v.reshape(shape)
-    return (np.sort(v, axis=-1) if "nondecreasing" in kinds else v).astype(np.int32)
+    return (np.sort(v, axis=-1) if {"nondecreasing", "increasing"} & set(kinds) else v).astype(np.int32)

@@ -77,6 +77,9 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str) -> Program:
     tiles_n = p.symbol("num_tiles", 1, limits.max_tokens)
     rows_n = p.symbol("num_rows", 0, min(limits.max_rows, limits.max_tokens))
     samples_n = p.symbol("num_samples", 0, min(limits.max_rows, limits.max_seqs))
+    p.require_at_most(tiles_n, tokens_n)
+    p.require_at_most(rows_n, tokens_n)
+    p.require_at_most(samples_n, rows_n)
     seqs = _within(0, limits.max_seqs)
     places = _within(0, limits.max_seq_len)
     distinct = Invariant("distinct")
@@ -85,7 +88,9 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str) -> Program:
     step = _Step(
         pos=p.input("pos", (tokens_n,), "int32", [places]),
         slot=p.input("slot", (tokens_n,), "int32", [_within(0, limits.slots), distinct]),
-        tile_indptr=p.input("tile_indptr", (tiles_n + 1,), "int32", [Invariant("partition", Sum(0), tokens_n)]),
+        tile_indptr=p.input(
+            "tile_indptr", (tiles_n + 1,), "int32", [Invariant("partition", Sum(0), tokens_n), Invariant("increasing")]
+        ),
         tile_seq=p.input("tile_seq", (tiles_n,), "int32", [seqs]),
         block_table=p.input(
             "block_table", (limits.max_seqs, limits.pages_per_seq), "int32", [_within(0, limits.pages)]

@@ -115,6 +115,7 @@ class Program:
         self.tensors: dict[str, Tensor] = {}
         self.events: dict[str, EventTensor] = {}
         self.calls: list[OpCall] = []
+        self.requires: list[Expr] = []
 
     # -- declarations
 
@@ -125,6 +126,10 @@ class Program:
         self._fresh(name)
         self.symbols[name] = (lo, hi)
         return Var(name)
+
+    def require_at_most(self, small: IntLike, large: IntLike) -> None:
+        """Promises small <= large for every step, an expression over symbols each; steps that break it are refused."""
+        self.requires.append(wrap(large) - small)
 
     def tensor(
         self, name: str, shape: Iterable[IntLike], dtype: str, role: Role = "scratch", invariants: Iterable[Invariant] = ()
@@ -214,7 +219,7 @@ class Program:
 def replace_calls(program: Program, calls: Iterable[OpCall], tensors: Mapping[str, Tensor]) -> Program:
     """A copy of a program with other calls and tensors (what a pass over programs returns)."""
     new = Program(program.name)
-    new.symbols, new.events = dict(program.symbols), dict(program.events)
+    new.symbols, new.events, new.requires = dict(program.symbols), dict(program.events), list(program.requires)
     new.calls, new.tensors = list(calls), dict(tensors)
     return new
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..ir.expr import Expr, Min, Sum, as_int, ceildiv, evaluate, linear, minimum, product, variables
-from ..ir.instance import Ordering
+from ..ir.ordering import Ordering
 from ..ir.nodes import Edge, EventTensor, Plan, Span, TaskGrid, cell_var
 from .events import EVENT_PREFIX, _share
 from .sampling import sample_views

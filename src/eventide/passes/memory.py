@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ..dtypes import itemsize
 from ..ir.expr import bounds, product
-from ..ir.instance import Ordering
+from ..ir.ordering import Ordering
 from ..ir.nodes import Plan
 from .sampling import sample_views
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..ir.expr import FloorDiv, as_int, tables, variables, walk
+from ..ir.expr import Expr, FloorDiv, Var, as_int, evaluate, linear, tables, variables, walk
 from ..ir.instance import StepView
-from ..ir.nodes import Plan, tables_of
-from ..ir.tables import draw
+from ..ir.nodes import Plan, Tensor, tables_of
+from ..ir.tables import draw_all
 
 
 def map_tables(plan: Plan) -> set[str]:
@@ -41,20 +41,48 @@ def tile_sizes(plan: Plan) -> dict[str, set[int]]:
 def sample_symbols(plan: Plan) -> Iterator[dict[str, int]]:
     """A few telling steps: every symbol at its low end; every symbol a little over two of its tiles; the same
     with each symbol alone at its low end."""
-    lo = {k: r[0] for k, r in plan.symbols.items()}
+    lo = mend(plan, {k: r[0] for k, r in plan.symbols.items()})
     tiles = tile_sizes(plan)
     some = {k: min(b, max(a, 2 * max(tiles[k], default=1) + 1)) for k, (a, b) in plan.symbols.items()}
     seen: list[dict[str, int]] = []
-    for point in (lo, some, *({**some, k: lo[k]} for k in plan.symbols)):
+    for point in (lo, *(mend(plan, p) for p in (some, *({**some, k: lo[k]} for k in plan.symbols)))):
         if point not in seen:
             seen.append(point)
             yield point
 
 
-def view(plan: Plan, symbols: dict[str, int], seed: int = 0) -> StepView:
+def mend(plan: Plan, point: dict[str, int]) -> dict[str, int]:
+    """The point, with symbols lowered (or raised, where that cannot help) until it keeps what the plan requires."""
+    point = dict(point)
+    for e in (*plan.requires, *plan.requires):
+        short = -int(evaluate(e, point))
+        for coef, atom in _terms(e):
+            if short <= 0:
+                break
+            lo, hi = plan.symbols[atom]
+            move = -(-short // abs(coef))
+            new = max(lo, point[atom] - move) if coef < 0 else min(hi, point[atom] + move)
+            point[atom] = new
+            short = -int(evaluate(e, point))
+    return point
+
+
+def _terms(e: Expr) -> list[tuple[int, str]]:
+    """(coefficient, symbol) of the plain symbols of a sum, negative coefficients first."""
+    found = [(c, a.name) for a, c in linear(e)[1].items() if isinstance(a, Var)]
+    return sorted(found)
+
+
+def view(plan: Plan, symbols: dict[str, int], seed: int = 0, spread: float = 1.0) -> StepView:
     """One step with drawn tables."""
     rng = np.random.default_rng(seed)
-    return StepView(plan, symbols, {t: draw(plan.tensors[t], symbols, rng) for t in sorted(map_tables(plan))})
+    return StepView(plan, symbols, draw_all(with_sources(plan, map_tables(plan)), symbols, rng, spread))
+
+
+def with_sources(plan: Plan, names: set[str]) -> list[Tensor]:
+    """The named tables and those that they are derived from."""
+    of = {i.of for n in names for i in plan.tensors[n].invariants if i.of}
+    return [plan.tensors[n] for n in sorted(names | of) if n in plan.tensors]
 
 
 def sample_views(plan: Plan) -> list[StepView]:

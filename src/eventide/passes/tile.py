@@ -34,6 +34,7 @@ def tile(program: Program, target: Target) -> Plan:
         tensors={k: t for k, t in tensors.items() if k in used or t.role != "scratch"},
         events=dict(program.events),
         grids=tuple(grids),
+        requires=tuple(program.requires),
     )
 
 
