@@ -10,7 +10,7 @@ it writes
     struct scale_args { Operand x, y; float factor; int64_t tile_m; };
     struct scale_coords { int64_t m; };
 
-and `scale.avx2.cpp`, which includes the operator's cpu.h with EV_ISA = isa_avx2 and exports its entry. An attribute with
+and `scale.avx2.cpp`, which includes the operator's cpu.h with EV_ISA = avx2 (a namespace inside `ev`) and exports its entry. An attribute with
 choices becomes `enum class <op>_<attr>`; a string attribute without choices is for the compiler alone and left out.
 Every operator that has a cpu.h beside its declaration is found; nothing lists them.
 """
@@ -26,7 +26,7 @@ from ..errors import ProgramError
 from .declaration import Attr, Op
 from .registry import get_op, list_ops
 
-ISAS = ("portable", "avx2", "avx512", "avx512_bf16")
+ISAS = ("portable", "avx2", "avx512", "avx512bf16")
 _SCALARS = {int: ("int64_t", "i64"), float: ("float", "f32"), bool: ("bool", "boolean")}
 
 
@@ -76,15 +76,12 @@ def entry_source(op: Op, isa: str, cpu_header: str) -> str:
     fields += [(a, "i64") for a in op.tile_attrs]
     attrs = ", ".join(f'{{"{n}", AttrKind::{k}, offsetof({name}_args, {n})}}' for n, k in fields)
     return f"""// Generated: operator '{name}' for {isa}.
-#define EV_ISA isa_{isa}
+#define EV_ISA {isa}
 #include <cstddef>
 
 #include "{name}_args.h"
 #include "device/cpu/runtime_entry.h"
 
-namespace EV_ISA {{
-using namespace ev;
-}}
 #include "{cpu_header}"
 
 namespace ev {{

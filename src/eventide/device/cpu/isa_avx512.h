@@ -32,4 +32,24 @@ constexpr bool has_dot = false;
 inline F dot(F acc, U, U) { return acc; }
 #endif
 
+// r[i][j] <-> r[j][i]: four rounds, each exchanging the halves of the rows i and i + half at a distance of `half` lanes
+inline void transpose(U (&r)[L]) {
+#pragma GCC unroll 4
+  for (int half = 8; half; half /= 2) {
+    U low, high;
+#pragma GCC unroll 16
+    for (int i = 0; i < L; i++) {
+      low[i] = uint32_t(i & half ? 16 + (i ^ half) : i);
+      high[i] = uint32_t(i & half ? 16 + i : i ^ half);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < L; i++)
+      if (!(i & half)) {
+        auto a = reinterpret_cast<__m512i>(r[i]), b = reinterpret_cast<__m512i>(r[i + half]);
+        r[i] = reinterpret_cast<U>(_mm512_permutex2var_epi32(a, reinterpret_cast<__m512i>(low), b));
+        r[i + half] = reinterpret_cast<U>(_mm512_permutex2var_epi32(a, reinterpret_cast<__m512i>(high), b));
+      }
+  }
+}
+
 }  // namespace ev::EV_ISA

@@ -13,4 +13,12 @@ typedef uint16_t H __attribute__((vector_size(8)));
 inline F fma(F a, F b, F c) { return a * b + c; }
 inline F dot(F acc, U, U) { return acc; }
 
+// r[i][j] <-> r[j][i]
+inline void transpose(U (&r)[L]) {
+  uint32_t t[L][L];
+  for (int i = 0; i < L; i++)
+    for (int j = 0; j < L; j++) t[j][i] = r[i][j];
+  for (int i = 0; i < L; i++) __builtin_memcpy(&r[i], t[i], sizeof(U));
+}
+
 }  // namespace ev::EV_ISA

@@ -8,6 +8,7 @@
 //     F32    float w[k][32]                                 1 k a step
 //     Pairs  bf16 w[k / 2][32][2], widened in registers     2 k a step, the same bits as F32 on the widened weights
 //     Dots   the same and bf16 x, for has_dot               2 k a step
+//     Halves bf16 w[k][columns], rows of a cache            1 k a step
 //
 // T = 12, V = 2 fills the 32 registers of AVX-512: 24 sums, 4 of weights, 1 of x. With few tokens the sums are too few to
 // hide the latency of an FMA (4 cycles), so C blocks of k are summed side by side; blocks have sums of their own anyway.
@@ -23,7 +24,7 @@ constexpr int kTokens = L == 16 ? 12 : L == 8 ? 6 : 4;
 
 struct F32 {
   using Given = float;
-  static constexpr int step = 1;
+  static constexpr int step = 1, lane_bytes = 4;
   template <int T, int V>
   static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x, int64_t xs) {
     F row[V];
@@ -37,7 +38,7 @@ struct F32 {
 
 struct Pairs {
   using Given = float;
-  static constexpr int step = 2;
+  static constexpr int step = 2, lane_bytes = 4;
   template <int T, int V>
   static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x, int64_t xs) {
     F even[V], odd[V];
@@ -54,7 +55,7 @@ struct Pairs {
 
 struct Dots {
   using Given = bf16;
-  static constexpr int step = 2;
+  static constexpr int step = 2, lane_bytes = 4;
   template <int T, int V>
   static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x, int64_t xs) {
     U pair[V];
@@ -62,6 +63,20 @@ struct Dots {
     EV_UNROLL for (int t = 0; t < T; t++) {
       U b = splat_u(load_bytes<uint32_t>(x + t * xs));
       EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = dot(acc[t][v], pair[v], b);
+    }
+  }
+};
+
+struct Halves {
+  using Given = float;
+  static constexpr int step = 1, lane_bytes = 2;
+  template <int T, int V>
+  static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x, int64_t xs) {
+    F row[V];
+    EV_UNROLL for (int v = 0; v < V; v++) row[v] = load(static_cast<const bf16*>(w) + v * L);
+    EV_UNROLL for (int t = 0; t < T; t++) {
+      F b = splat(x[t * xs]);
+      EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = fma(row[v], b, acc[t][v]);
     }
   }
 };
@@ -111,7 +126,7 @@ inline void multiply(int64_t tokens, const char* w, int64_t ws, int64_t wb, cons
   for (int r = 0; r < kRows; r += V * L)
     for (int64_t g = 0, t = 0; g < groups; g++) {
       const int64_t next = (g + 1) * tokens / groups;
-      micro_for<W, V, C, Fetch>(next - t, w + 4 * r, ws, wb, x + t * xs, xs, xb, steps, out + t * os + r, os);
+      micro_for<W, V, C, Fetch>(next - t, w + W::lane_bytes * r, ws, wb, x + t * xs, xs, xb, steps, out + t * os + r, os);
       t = next;
     }
 }

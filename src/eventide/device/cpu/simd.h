@@ -46,6 +46,11 @@ EV_INLINE F splat(float x) { return x - F{}; }
 EV_INLINE U splat_u(uint32_t x) { return x - U{}; }
 EV_INLINE U bits(F x) { return reinterpret_cast<U>(x); }
 EV_INLINE F floats(U x) { return reinterpret_cast<F>(x); }
+EV_INLINE I lanes() {
+  I n;
+  for (int i = 0; i < L; i++) n[i] = i;
+  return n;
+}
 EV_INLINE F select(I mask, F a, F b) { return mask ? a : b; }
 EV_INLINE F max(F a, F b) { return select(a > b, a, b); }
 EV_INLINE F min(F a, F b) { return select(a < b, a, b); }

@@ -15,12 +15,12 @@ def philox(counter, key):  # type: ignore[no-untyped-def]
 
 
 def gumbel(seed, position, vocab):  # type: ignore[no-untyped-def]
-    """One Gumbel(0, 1) number for every token, float32 [vocab]; u = (24 random bits + 1/2) / 2²⁴ lies inside (0, 1)."""
+    """One Gumbel(0, 1) number for every token, float32 [vocab]; u = (23 random bits + 1/2) / 2²³ is exact and lies inside (0, 1)."""
     token = np.arange(vocab, dtype=np.uint64)
     zero = np.zeros_like(token)
     key = (int(seed) & 0xFFFFFFFF, (int(seed) >> 32) & 0xFFFFFFFF)
-    bits = philox((token, zero + np.uint64(position), zero, zero), key)[0] >> np.uint64(8)
-    u = (bits.astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-24)
+    bits = philox((token, zero + np.uint64(position), zero, zero), key)[0] >> np.uint64(9)
+    u = (bits.astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
     return -np.log(-np.log(u))
 
 
@@ -48,7 +48,7 @@ def tile(t):  # type: ignore[no-untyped-def]
     top = logits.max()
     logprobs = logits - (top + np.log(np.sum(np.exp((logits - top).astype(np.float64)))).astype(np.float32))
     t.logprob[0] = logprobs[token]
-    n = int(t.num_logprobs[0])
+    n = min(int(t.num_logprobs[0]), len(logits))
     best = np.argsort(-logits, kind="stable")[:n]
     t.top_ids[...], t.top_logprobs[...] = 0, 0
     t.top_ids[0, :n], t.top_logprobs[0, :n] = best, logprobs[best]

@@ -1,0 +1,156 @@
+// Causal attention of one query tile and one KV head, online softmax over blocks of 64 positions in ascending order.
+//
+// The rows of a tile are its queries times the group's heads. For each block: the keys are transposed into panels of 32
+// positions, so that scores are the product of matmul.h with positions as rows; probabilities times values is the same
+// product with columns of the head as rows and positions as k. Blocks begin at multiples of 64, masked positions add zero,
+// so a row has the same bits in any tile.
+#pragma once
+#include <type_traits>
+
+#include "../../device/cpu/matmul.h"
+
+namespace ev::EV_ISA {
+
+constexpr int kPositions = 64;
+
+struct AttentionScratch {
+  int64_t rows, d, width;  // width: d rounded up to whole panels
+  float *scores, *out, *top, *total, *keys, *values;
+  char* q;
+  int64_t bytes;
+
+  AttentionScratch(const attention_args& a, char* base)
+      : rows(a.tile_queries * (a.num_heads / a.num_kv_heads)), d(a.head_dim), width(round_up(d, kRows)) {
+    char* at = base;
+    auto take = [&](int64_t floats) {
+      char* p = at;
+      at += round_up(4 * floats, 64);
+      return reinterpret_cast<float*>(p);
+    };
+    scores = take(rows * kPositions), out = take(rows * width), top = take(rows), total = take(rows);
+    keys = take(kPositions * d), values = take(kPositions * width);
+    q = reinterpret_cast<char*>(take(rows * d));
+    bytes = at - base;
+  }
+};
+
+inline int64_t attention_scratch(const attention_args& a) { return AttentionScratch(a, nullptr).bytes; }
+
+// 32 rows of `words` words -> [words][32]
+inline void to_panel(const uint32_t* const (&rows)[kRows], int64_t words, uint32_t* to) {
+  for (int r = 0; r < kRows; r += L) {
+    int64_t i = 0;
+    for (; i + L <= words; i += L) {
+      U block[L];
+      EV_UNROLL for (int j = 0; j < L; j++) block[j] = load_bytes<U>(rows[r + j] + i);
+      transpose(block);
+      EV_UNROLL for (int j = 0; j < L; j++) std::memcpy(to + (i + j) * kRows + r, &block[j], sizeof(U));
+    }
+    for (; i < words; i++)
+      for (int j = 0; j < L; j++) to[i * kRows + r + j] = rows[r + j][i];
+  }
+}
+
+// how a tensor of T enters a product: keys as panels, values row by row
+template <class T>
+struct Held;
+template <>
+struct Held<float> {
+  using Keys = F32;
+  using Values = F32;
+};
+template <>
+struct Held<bf16> {
+  using Keys = std::conditional_t<has_dot, Dots, Pairs>;
+  using Values = Halves;
+};
+
+// scores of one row -> probabilities relative to the row's running top; the sums so far are scaled to the new one
+inline void soften(AttentionScratch& s, int64_t row, int64_t visible, float scale) {
+  float* p = s.scores + row * kPositions;
+  if (visible <= 0) {
+    for (int i = 0; i < kPositions; i += L) store(p + i, F{});
+    return;
+  }
+  constexpr int parts = kPositions / L;
+  F v[parts], top = splat(-INFINITY);
+  for (int i = 0; i < parts; i++) {
+    const I hidden = lanes() + i * L >= int32_t(visible);
+    v[i] = select(hidden, splat(-INFINITY), load(p + i * L) * splat(scale));
+    top = max(v[i], top);
+  }
+  const float before = s.top[row], now = std::fmax(before, largest(top));
+  F part = F{};
+  for (int i = 0; i < parts; i++) {
+    F e = exp(v[i] - splat(now));
+    part += e;
+    store(p + i * L, e);
+  }
+  if (now > before) {
+    const float fade = exp(splat(before - now))[0];
+    s.total[row] *= fade;
+    for (int64_t i = 0; i < s.width; i += L) store(s.out + row * s.width + i, load(s.out + row * s.width + i) * splat(fade));
+  }
+  s.top[row] = now, s.total[row] += sum(part);
+}
+
+template <class T>
+inline void attention_tile(const attention_args& a, const attention_coords& c, char* scratch) {
+  using Keys = typename Held<T>::Keys;
+  using Given = typename Keys::Given;
+  AttentionScratch s(a, scratch);
+  const int64_t d = s.d, heads = a.num_heads, group = heads / a.num_kv_heads, page = a.page_size;
+  const int32_t *tiles = a.tile_indptr.as<const int32_t>() + c.i, *pos = a.pos.as<const int32_t>();
+  const int64_t t0 = tiles[0], queries = tiles[1] - t0, rows = queries * group;
+  if (queries <= 0) return;
+  const int64_t kv_len = pos[tiles[1] - 1] + 1, slots = a.k_cache.shape[1];
+  const int32_t* table = a.block_table.as<const int32_t>() + a.tile_seq.as<const int32_t>()[c.i] * a.block_table.shape[1];
+  const T *k_cache = a.k_cache.as<const T>() + c.h * slots * d, *v_cache = a.v_cache.as<const T>() + c.h * slots * d;
+  auto place = [&](int64_t p) { return (table[p / page] * page + p % page) * d; };
+
+  Given* q = reinterpret_cast<Given*>(s.q);
+  for (int64_t r = 0; r < rows; r++) {
+    const T* from = a.q.as<const T>() + (t0 + r / group) * heads * d + (c.h * group + r % group) * d;
+    for (int64_t i = 0; i < d; i += L) store(q + r * d + i, load(from + i, d - i), d - i);
+    s.top[r] = -INFINITY, s.total[r] = 0;
+  }
+  std::memset(s.out, 0, size_t(4 * rows * s.width));
+  const bool direct = d % kRows == 0 && page % kPositions == 0;
+  const int64_t words = d * int64_t(sizeof(T)) / 4;
+
+  for (int64_t p0 = 0; p0 < kv_len; p0 += kPositions) {
+    const int64_t n = min_of(kPositions, kv_len - p0);
+    std::memset(s.scores, 0, size_t(4 * rows * kPositions));
+    for (int64_t j = 0; j < n; j += kRows) {
+      const uint32_t* from[kRows];
+      for (int r = 0; r < kRows; r++)
+        from[r] = reinterpret_cast<const uint32_t*>(k_cache + place(p0 + min_of(j + r, n - 1)));
+      to_panel(from, words, reinterpret_cast<uint32_t*>(s.keys));
+      multiply<Keys, 1, false>(rows, reinterpret_cast<const char*>(s.keys), 4 * kRows, 0, q, d, 0, d / Keys::step,
+                               s.scores + j, kPositions);
+    }
+    for (int64_t r = 0; r < rows; r++) soften(s, r, pos[t0 + r / group] - p0 + 1, 1.0f / std::sqrt(float(d)));
+    if (direct) {
+      const T* v = v_cache + place(p0);
+      for (int64_t i = 0; i < d; i += kRows)
+        multiply<typename Held<T>::Values, 1, false>(rows, reinterpret_cast<const char*>(v + i), d * int64_t(sizeof(T)), 0,
+                                                     s.scores, kPositions, 0, n, s.out + i, s.width);
+    } else {
+      for (int64_t j = 0; j < n; j++)
+        for (int64_t i = 0; i < s.width; i += L) store(s.values + j * s.width + i, load(v_cache + place(p0 + j) + i, d - i));
+      for (int64_t i = 0; i < s.width; i += kRows)
+        multiply<F32, 1, false>(rows, reinterpret_cast<const char*>(s.values + i), 4 * s.width, 0, s.scores, kPositions, 0,
+                                n, s.out + i, s.width);
+    }
+  }
+  for (int64_t r = 0; r < rows; r++) {
+    T* y = a.y.as<T>() + (t0 + r / group) * heads * d + (c.h * group + r % group) * d;
+    for (int64_t i = 0; i < d; i += L) store(y + i, load(s.out + r * s.width + i) / splat(s.total[r]), d - i);
+  }
+}
+
+inline void attention_task(const attention_args& a, const attention_coords& c, Scratch s) {
+  with_type(a.q.dtype, [&](auto* type) { attention_tile<std::remove_pointer_t<decltype(type)>>(a, c, s.data); });
+}
+
+}  // namespace ev::EV_ISA

@@ -1,0 +1,23 @@
+// embed on a GPU: one token a task, 8 columns a thread.
+#pragma once
+
+namespace ev {
+
+template <class A>
+struct embed_op {
+  static constexpr bool RUNS = false;
+  static constexpr int H = A::y_t::dim1;
+
+  static __device__ __forceinline__ void run(const A& a, Worker& w, int m) {
+    const int id = a.tokens.data[(i64)a.seq.data[m] * A::tokens_t::dim1 + a.pos.data[m]];
+    for (int k = w.tid * 8; k < H; k += CONSUMERS * 8) {
+      if constexpr (H % 8 == 0) {
+        *(uint4*)(a.y.data + (i64)m * H + k) = *(const uint4*)(a.w.data + weight_index<A::w_t::layout>(id, k, pad_k(H), H));
+      } else {
+        for (int i = k; i < ev_min(k + 8, H); ++i) a.y.data[(i64)m * H + i] = a.w.data[weight_index<A::w_t::layout>(id, i, pad_k(H), H)];
+      }
+    }
+  }
+};
+
+}  // namespace ev

@@ -1,0 +1,168 @@
+// linear on a GPU: weights stream through the ring as panels of 8 rows, tensor cores multiply them with up to 8 tokens.
+//
+// A run of tasks is `count` consecutive panels. Chunk j of the run is a slab of at most 512 k of one panel (8 KB); the
+// warp that owns the chunk multiplies it with the same slab of x and leaves 8 rows x tokens partial sums in shared
+// memory; then all threads add the slabs in ascending order, so a result depends on k alone, and apply the epilogue.
+//
+// mma.m16n8k16 wants x as A and w as B. Both fragments are taken with the same permutation of k: lane (g, q) holds the 8
+// consecutive k at 8q of every 32, one 16-byte load each, for token g and for weight row g. Tokens 8..15 of A are zero.
+//
+// The norm of the prologue costs no barrier of its own: x * norm_weight is staged, and 1/rms scales the finished sums.
+#pragma once
+
+namespace ev {
+
+template <class A>
+struct linear_op {
+  static constexpr bool RUNS = true;
+  static constexpr int K = A::x_t::dim1, KP = pad_k(K);
+  static constexpr int SLAB = CHUNK / 16;                    // k of one chunk: 8 rows of 2 bytes
+  static constexpr int SLABS = (KP + SLAB - 1) / SLAB;       // chunks of one panel
+  static constexpr int TOKENS = A::tile_m;
+  static constexpr int XS = KP * 2 + 64;                     // bytes of a staged token: rows 64 bytes apart modulo 128
+  static constexpr bool STAGED = TOKENS * XS + 8192 <= SCRATCH;
+  static constexpr int X_BYTES = STAGED ? TOKENS * XS : 0;
+  static constexpr int SUMS = X_BYTES, SCALES = WARPS * TOKENS * 4;
+  static constexpr int PART = (X_BYTES + SCALES + 127) / 128 * 128;
+  static constexpr int PANEL_PART = SLABS * TOKENS * 32;     // bytes of partial sums of one panel
+  static constexpr int PANELS = (SCRATCH - PART) / PANEL_PART;
+  static constexpr bool GATED = A::activation == 1;
+  static_assert(TOKENS <= 8, "a linear task holds at most 8 tokens");
+  static_assert(K % 8 == 0, "a linear needs k to be a multiple of 8");
+  static_assert(PANELS >= 1, "the partial sums of one panel must fit in the scratch memory");
+  static_assert(STAGED || !A::has_norm_weight, "the normalised input must fit in the scratch memory");
+
+  static __device__ __forceinline__ void stream(const A& a, Loader& l, int m, int n, int count) {
+    l.stream(a.w.data + (i64)n * 8 * KP, (i64)count * 8 * KP * 2);
+  }
+
+  static __device__ __forceinline__ i64 source_row(const A& a, int token) {
+    if constexpr (A::has_rows) return a.rows.data[token];
+    return token;
+  }
+
+  // x (times the norm's weight) into shared memory, and each warp's part of the sums of squares
+  static __device__ __forceinline__ void stage(const A& a, Worker& w, int first, int tokens) {
+    float* sums = (float*)(w.scratch + SUMS);
+    for (int t = 0; t < tokens; ++t) {
+      const bf16* row = a.x.data + source_row(a, first + t) * K;
+      float square = 0.f;
+      for (int k = w.tid * 8; k < KP; k += CONSUMERS * 8) {
+        uint4 v = make_uint4(0, 0, 0, 0);
+        if (k < K) v = load_16(row + k);
+        if constexpr (A::has_norm_weight) {
+          if (k < K) {
+            uint4 g = *(const uint4*)(a.norm_weight.data + k);
+            u32* x = &v.x;
+            const u32* s = &g.x;
+            #pragma unroll
+            for (int i = 0; i < 4; ++i) {
+              float lo = low_half(x[i]), hi = high_half(x[i]);
+              square += lo * lo + hi * hi;
+              x[i] = pack_halves(lo * low_half(s[i]), hi * high_half(s[i]));
+            }
+          }
+        }
+        *(uint4*)(w.scratch + t * XS + k * 2) = v;
+      }
+      if constexpr (A::has_norm_weight) {
+        square = warp_sum(square);
+        if (w.lane == 0) sums[t * WARPS + w.warp] = square;
+      }
+    }
+    w.sync();
+  }
+
+  static __device__ __forceinline__ void multiply(const A& a, const Worker& w, const u8* chunk, int slab, int first, int tokens, float (&c)[4]) {
+    const int g = w.lane >> 2, q = w.lane & 3;
+    const u8* wp = chunk + g * 64 + ((q ^ ((g >> 1) & 3)) << 4);
+    const int token = ev_min(g, tokens - 1);
+    const int k0 = slab * SLAB + q * 8;
+    const u8* xp;
+    if constexpr (STAGED) xp = w.scratch + token * XS + k0 * 2;
+    else xp = (const u8*)(a.x.data + source_row(a, first + token) * K + k0);
+    float acc[4][4] = {};
+    const int tiles = ev_min(SLAB, KP - slab * SLAB) / 32;
+    auto step = [&](int i, int chain) {
+      uint4 b = *(const uint4*)(wp + i * 512), x;
+      if constexpr (STAGED) x = *(const uint4*)(xp + i * 64);
+      else x = K % 32 == 0 || k0 + i * 32 < K ? load_16(xp + i * 64) : make_uint4(0, 0, 0, 0);
+      mma_16816(acc[chain], x.x, 0u, x.y, 0u, b.x, b.y);
+      mma_16816(acc[chain + 1], x.z, 0u, x.w, 0u, b.z, b.w);
+    };
+    int i = 0;
+    for (; i + 4 <= tiles; i += 4) {
+      step(i, 0);
+      step(i + 1, 2);
+      step(i + 2, 0);
+      step(i + 3, 2);
+    }
+    for (; i < tiles; ++i) step(i, 0);
+    #pragma unroll
+    for (int r = 0; r < 4; ++r) c[r] = (acc[0][r] + acc[1][r]) + (acc[2][r] + acc[3][r]);
+  }
+
+  static __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) {
+    const int first = m * TOKENS, tokens = ev_min(TOKENS, a.y.dim0 - first);
+    if constexpr (STAGED) stage(a, w, first, tokens);
+    float* part = (float*)(w.scratch + PART);
+    const int g = w.lane >> 2, q = w.lane & 3;
+    for (int p0 = 0; p0 < count; p0 += PANELS) {
+      const int panels = ev_min(PANELS, count - p0), chunks = panels * SLABS;
+      for (int j = w.first_own(); j < chunks; j += WARPS) {
+        float c[4];
+        multiply(a, w, w.acquire(j), j % SLABS, first, tokens, c);
+        w.release(j);
+        if (g < tokens) *(float2*)(part + (j * TOKENS + g) * 8 + q * 2) = make_float2(c[0], c[1]);
+      }
+      w.chunk += chunks;
+      w.sync();
+      finish(a, w, part, n + p0, panels, first, tokens);
+      if (p0 + PANELS < count) w.sync();
+    }
+  }
+
+  static __device__ __forceinline__ float scale(const A& a, const Worker& w, int t) {
+    if constexpr (A::has_norm_weight) {
+      const float* sums = (const float*)(w.scratch + SUMS) + t * WARPS;
+      float s = 0.f;
+      #pragma unroll
+      for (int i = 0; i < WARPS; ++i) s += sums[i];
+      return rsqrtf(s / K + A::eps);
+    }
+    return 1.f;
+  }
+
+  static __device__ __forceinline__ float total(const float* part, int panel, int t, int row) {
+    const float* p = part + ((panel * SLABS) * TOKENS + t) * 8 + row;
+    float v = 0.f;
+    #pragma unroll
+    for (int s = 0; s < SLABS; ++s) v += p[s * TOKENS * 8];
+    return v;
+  }
+
+  static __device__ __forceinline__ void finish(const A& a, const Worker& w, const float* part, int n, int panels, int first, int tokens) {
+    constexpr int COLS = GATED ? 4 : 8;  // columns of y in a panel
+    const int per_token = panels * COLS;
+    for (int i = w.tid; i < per_token * tokens; i += CONSUMERS) {
+      const int t = i / per_token, panel = i % per_token / COLS, c = i % COLS;
+      const int col = (n + panel) * COLS + c;
+      if (col >= A::y_t::dim1) continue;
+      const float s = scale(a, w, t);
+      float v;
+      if constexpr (GATED) {
+        float gate = total(part, panel, t, 2 * c) * s, up = total(part, panel, t, 2 * c + 1) * s;
+        if constexpr (A::has_bias) { gate += to_float(a.bias.data[2 * col]); up += to_float(a.bias.data[2 * col + 1]); }
+        v = gate / (1.f + __expf(-gate)) * up;
+      } else {
+        v = total(part, panel, t, c) * s;
+        if constexpr (A::has_bias) v += to_float(a.bias.data[col]);
+      }
+      const i64 at = (i64)(first + t) * A::y_t::dim1 + col;
+      if constexpr (A::has_residual) v += to_float(a.residual.data[at]);
+      put(a.y.data + at, v);
+    }
+  }
+};
+
+}  // namespace ev
