@@ -45,6 +45,8 @@ def choose_limits(
         )
     context = max_seq_len or min(longest, DEFAULT_CONTEXT)
     limits = Limits(max_rows=max_seqs, max_seqs=max_seqs, max_seq_len=context)
+    # a step can't hold more tokens than the cache has slots for
+    limits = replace(limits, max_tokens=min(limits.max_tokens, limits.slots))
     if available is None:
         return limits
     room = max(0, int((available - weight_bytes) * CACHE_SHARE))
@@ -60,7 +62,8 @@ def choose_limits(
         )
     if pages < limits.pages_per_seq:
         context = pages * limits.page_size
-    return replace(limits, max_seq_len=context, num_pages=min(pages, max_seqs * -(-context // limits.page_size)))
+    limits = replace(limits, max_seq_len=context, num_pages=min(pages, max_seqs * -(-context // limits.page_size)))
+    return replace(limits, max_tokens=min(limits.max_tokens, limits.slots))
 
 
 def _mib(num_bytes: int) -> str:

@@ -118,4 +118,4 @@ def _milliseconds(
     if not shares:
         return None
     sums = [sum(getattr(step[grid], what) for grid in grids if grid in step) for step in shares]
-    return median(sums) / num_workers / 1e6
+    return float(median(sums)) / num_workers / 1e6

@@ -1,7 +1,8 @@
 """What every worker did, and a file of it that opens in Perfetto (ui.perfetto.dev).
 
-    timeline = Timeline((Span(worker=0, grid="layers.0.qkv", op="linear", task=3, wait_ns=100, start_ns=250, end_ns=900),))
-    timeline.by_grid()                 {"layers.0.qkv": Share(tasks=1, work_ns=650, wait_ns=150)}
+    qkv = Span(worker=0, grid="layers.0.qkv", op="linear", task=3, wait_ns=100, start_ns=250, end_ns=900)
+    timeline = Timeline((qkv,))
+    timeline.by_grid()                 {"layers.0.qkv": Share("linear", num_tasks=1, work_ns=650, wait_ns=150)}
     write_trace(timeline, path)        Chrome trace events: one track a worker, waits and work as slices of their own
 
 A span has three times of one monotonic clock, in nanoseconds: `wait_ns`, when its worker was free to take it up;

@@ -1,0 +1,46 @@
+"""Sizes of steps and caches for a model and the memory at hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from eventide.engine.limits import CACHE_SHARE, DEFAULT_CONTEXT, choose_limits
+from eventide.errors import OutOfMemoryError, UsageError
+from eventide.models.config import ModelConfig
+from eventide.models.decoder import cache_bytes
+from eventide.models.hub import resolve
+from eventide.models.registry import load_config
+
+CONFIG: ModelConfig = replace(load_config(resolve("eventide-tiny")), max_position_embeddings=40960)
+PAGE = 64 * 1536  # bytes: 64 positions of 2 · 6 layers · 64 values of two bytes
+
+
+def test_defaults() -> None:
+    limits = choose_limits(CONFIG, "bfloat16", None)
+    assert limits.max_seq_len == DEFAULT_CONTEXT and limits.max_seqs == 64
+    assert limits.pages == 64 * DEFAULT_CONTEXT // 64
+    assert choose_limits(replace(CONFIG, max_position_embeddings=512), "bfloat16", None).max_seq_len == 512
+
+
+def test_pages_follow_memory() -> None:
+    limits = choose_limits(CONFIG, "bfloat16", None, available=10**9, weight_bytes=10**8)
+    assert limits.pages == int(9 * 10**8 * CACHE_SHARE) // PAGE
+    assert cache_bytes(CONFIG, limits, 2) <= 9 * 10**8
+    # a context that nobody asked for shrinks to what fits
+    small = choose_limits(CONFIG, "bfloat16", None, available=40 * PAGE)
+    assert small.max_seq_len == 32 * 64 and small.pages == 32
+
+
+@pytest.mark.parametrize("context", [0, -3, 40961, True])
+def test_context_out_of_range(context: int) -> None:
+    with pytest.raises(UsageError, match=r"max_seq_len must be from 1 to 40960 \(max_position_embeddings"):
+        choose_limits(CONFIG, "bfloat16", context)
+
+
+def test_not_enough_memory() -> None:
+    with pytest.raises(OutOfMemoryError, match=r"sequence of 4096 tokens need 6\.0 MiB of memory, and 0\.8 MiB are left"):
+        choose_limits(CONFIG, "bfloat16", 4096, available=2**20)
+    with pytest.raises(OutOfMemoryError, match="sequence of 256 tokens"):
+        choose_limits(CONFIG, "bfloat16", None, available=2**18)
