@@ -31,6 +31,6 @@ def cpu(num_workers: int = 2) -> Target:
     return Target("cpu", num_workers, tile_rows=32, tile_tokens=128, tile_queries=16)
 
 
-def h200(num_workers: int = 132) -> Target:
+def h200(num_workers: int = 132, tile_tokens: int = 8) -> Target:
     """One NVIDIA H200: 132 multiprocessors."""
-    return Target("cuda", num_workers, tile_rows=8, tile_tokens=16, tile_queries=1, split_kv=64, arch="sm_90a")
+    return Target("cuda", num_workers, tile_rows=8, tile_tokens=tile_tokens, tile_queries=1, split_kv=64, arch="sm_90a")

@@ -1,0 +1,367 @@
+"""CUDA source from a plan: one class for each kind of task grid, a table for all grids, one kernel.
+
+Grids that differ only in which tensors and events they name share a class: the 36 query projections of a model are one
+class with 36 rows of arguments. A class is a C++ struct that holds the operands with their constant extents, evaluates
+the plan's expressions (extents, shares, waits, notifies) and calls the operator's code, which sees nothing else.
+
+    struct C3 {  // linear: layers.0.qkv and 35 more
+      struct x_t { const bf16* data; int dim0; static constexpr int dim1 = 4096, layout = PLAIN; } x;
+      ...
+      int tasks() const { return ((s.symbol(0) + 7) / 8) * 768; }
+      void waits(Waiter& k, Coords x) const { for (...) k.add(base(7) + i0, needed); }
+    };
+
+The arguments of one grid, 64 bits each: its operands' addresses (offsets, for inputs and small outputs, which move from
+step to step), run-time tables' addresses, event tensors' first cells, and the coefficients of its share's rotation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import DeviceError, PlanError
+from ...ir.expr import Expr, Load, Mod, as_int, linear, tables, to_c, variables
+from ...ir.nodes import Edge, EventTensor, Plan, Segment, Span, TaskGrid, Tensor, Via, exprs_of
+from ...ops.declaration import Op
+from ...ops.registry import get_op
+from .layout import Layout, lay_out
+
+DEVICE = Path(__file__).parents[2] / "device" / "cuda"
+C_TYPES = {"float32": "float", "bfloat16": "bf16", "int32": "int", "int64": "i64"}
+LAYOUTS = {"plain": "PLAIN", "panel8.cuda": "PANEL8"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the kernel's shared memory: ring slots of 8 KB, the stream's limit in flight (slots), operators' scratch."""
+
+    slots: int = 16
+    in_flight: int = 6
+    scratch: int = 72 * 1024
+    trace: bool = False
+
+    @property
+    def shared_bytes(self) -> int:
+        return self.slots * 8192 + self.scratch
+
+
+@dataclass
+class Argument:
+    """One 64-bit argument of a grid: ("tensor", name), ("event", name) or ("number", value)."""
+
+    kind: str
+    value: str | int
+
+
+@dataclass
+class Source:
+    """Generated source and what the host needs to launch it."""
+
+    text: str
+    layout: Layout
+    config: Config
+    records: list[tuple[int, int]]  # (class, first argument) of each segment
+    arguments: list[Argument] = field(default_factory=list)
+
+
+def generate(plan: Plan, config: Config | None = None) -> Source:
+    """The kernel's source for a scheduled plan; DeviceError for what the CUDA backend can't run yet."""
+    return _Generator(plan, config or Config()).run()
+
+
+class _Generator:
+    def __init__(self, plan: Plan, config: Config) -> None:
+        if plan.schedule is None:
+            raise PlanError(f"plan '{plan.name}' has no schedule")
+        self.plan, self.config, self.schedule = plan, config, plan.schedule
+        self.layout = lay_out(plan)
+        self.atoms: list[Expr] = []
+        self.classes: dict[str, int] = {}
+        self.members: list[list[str]] = []
+        self.bodies: list[str] = []
+
+    def run(self) -> Source:
+        rotations = [self._rotation(s) for s in self.schedule.segments]
+        records, arguments = [], list[Argument]()
+        for segment, (const, terms) in zip(self.schedule.segments, rotations):
+            body = _ClassBody(self, segment)
+            key = body.text("C?")
+            if key not in self.classes:
+                self.classes[key] = len(self.members)
+                self.members.append([])
+                self.bodies.append(body.text(f"C{len(self.members) - 1}"))
+            cls = self.classes[key]
+            self.members[cls].append(segment.grid)
+            records.append((cls, len(arguments)))
+            arguments += body.arguments
+            arguments.append(Argument("number", const))
+            arguments += [Argument("number", terms.get(a, 0)) for a in self.atoms]
+        return Source(self._assemble(), self.layout, self.config, records, arguments)
+
+    def _rotation(self, segment: Segment) -> tuple[int, dict[Expr, int]]:
+        rotate = segment.rotate.a if isinstance(segment.rotate, Mod) else segment.rotate
+        const, terms = linear(rotate)
+        for atom in terms:
+            if atom not in self.atoms:
+                self.atoms.append(atom)
+        return const, terms
+
+    def _assemble(self) -> str:
+        ops = list(dict.fromkeys(g.op for g in self.plan.grids))
+        parts = [
+            f"// generated from plan '{self.plan.name}' for {self.plan.target}; do not edit",
+            f"#define EV_SLOTS {self.config.slots}",
+            "namespace ev {",
+            f"constexpr int NUM_SYMBOLS = {max(len(self.layout.symbols), 1)}, NUM_CELLS = {self.layout.num_cells};",
+            f"constexpr int SLOTS = {self.config.slots}, IN_FLIGHT = {self.config.in_flight}, SCRATCH = {self.config.scratch};",
+            "}  // namespace ev",
+            *(f"// ---- device/cuda/{n}\n{(DEVICE / n).read_text()}" for n in ("ptx.cuh", "runtime.cuh")),
+            *(f"// ---- ops/{op}/cuda.cuh\n{_device_code(get_op(op))}" for op in ops),
+            f"// ---- device/cuda/main.cuh\n{(DEVICE / 'main.cuh').read_text()}",
+            "namespace ev {",
+        ]
+        for i, (body, names) in enumerate(zip(self.bodies, self.members)):
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            parts.append(f"// C{i}: {names[0]}{more}\n{body}")
+        for fn, ret, last, call in (
+            ("dispatch_load", "void", "Loader& l", "load(C{i}(s, args), l); return;"),
+            ("dispatch_consume", "bool", "Worker& w", "return consume(C{i}(s, args), w);"),
+        ):
+            cases = "\n".join(f"    case {i}: {call.format(i=i)}" for i in range(len(self.members)))
+            tail = "  return false;\n" if ret == "bool" else ""
+            parts.append(
+                f"__device__ {ret} {fn}(int cls, const u64* args, const Step& s, {last}) {{\n  switch (cls) {{\n{cases}\n  }}\n{tail}}}"
+            )
+        parts.append("}  // namespace ev\n")
+        return "\n".join(p.replace("#pragma once\n", "") for p in parts)
+
+
+def _device_code(op: Op) -> str:
+    path = op.folder / "cuda.cuh" if op.folder else None
+    if path is None or not path.exists():
+        raise DeviceError(f"operator '{op.name}' has no cuda.cuh beside its declaration, so it can't run on a GPU")
+    return path.read_text()
+
+
+class _ClassBody:
+    """The C++ struct of one grid, and its arguments."""
+
+    def __init__(self, gen: _Generator, segment: Segment) -> None:
+        self.gen, self.plan, self.segment = gen, gen.plan, segment
+        self.grid: TaskGrid = gen.plan.grid(segment.grid)
+        self.op = get_op(self.grid.op)
+        self.arguments: list[Argument] = []
+        if any(variables(e) & set(self.grid.axis_names) for _, e in self.grid.axes):
+            raise DeviceError(f"grid '{self.grid.name}' is ragged (an extent depends on another axis); the CUDA backend can't run that yet")
+        self.slots: dict[tuple[str, str], int] = {}
+        for a in self.grid.accesses:
+            self._slot("operand", a.operand, Argument("tensor", a.tensor))
+        for name in sorted(self._tables()):
+            if self.plan.tensors[name].role != "input":
+                self._slot("table", name, Argument("tensor", name))
+        for edge in (*self.grid.waits, *self.grid.enter, *self.grid.notifies):
+            self._slot("event", edge.event, Argument("event", edge.event))
+
+    def _slot(self, kind: str, name: str, argument: Argument) -> int:
+        if (kind, name) not in self.slots:
+            self.slots[kind, name] = len(self.arguments)
+            self.arguments.append(argument)
+        return self.slots[kind, name]
+
+    def _tables(self) -> set[str]:
+        exprs = [e for _, e in self.grid.axes]
+        names: set[str] = set()
+        for edge in (*self.grid.waits, *self.grid.enter, *self.grid.notifies):
+            exprs += exprs_of(edge.cells)
+            names |= {s.table for s in edge.cells if isinstance(s, Via)}
+            ev = self.plan.events[edge.event]
+            exprs += [*ev.shape, *([ev.needed] if ev.needed is not None else [])]
+        for a in self.grid.accesses:
+            exprs += list(self.plan.tensors[a.tensor].shape)
+        for e in exprs:
+            names |= tables(e)
+        return names
+
+    # -- expressions
+
+    def _name(self, name: str) -> str:
+        if name in self.gen.layout.symbols:
+            return f"s.symbol({self.gen.layout.symbols.index(name)})"
+        if name in self.grid.axis_names:
+            return f"x.v[{self.grid.axis_names.index(name)}]"
+        return name  # a cell's coordinate, c0, c1, ...
+
+    def _load(self, load: Load) -> str:
+        t = self.plan.tensors[load.table]
+        index = "0"
+        for i, extent in zip(load.index, t.shape):
+            index = f"({index} * {self._c(extent)} + {self._c(i)})" if index != "0" else self._c(i)
+        return self._table_at(load.table, index)
+
+    def _table_at(self, table: str, index: str) -> str:
+        if self.plan.tensors[table].role == "input":
+            return f"s.load({self.gen.layout.input_offsets[table]}, {index})"
+        return f"((const volatile int*)__ldg(args + {self.slots['table', table]}))[{index}]"
+
+    def _c(self, expr: Expr) -> str:
+        return to_c(expr, self._name, self._load)
+
+    # -- the struct
+
+    def text(self, name: str) -> str:
+        g, op = self.grid, self.op
+        runs = f"{op.name}_op<{name}>::RUNS"
+        streamed = any(o.streamed for o in op.operands)
+        n = len(g.axes)
+        coords = ", ".join(f"x.v[{i}]" for i in range(n))
+        lines = [f"struct {name} {{", *self._operands(), *self._attributes()]
+        lines += [
+            "  const Step& s;",
+            "  const u64* args;",
+            *self._constructor(name),
+            f"  static constexpr bool RUNS = {runs};",
+            f"  static constexpr bool STREAMED = {'true' if streamed else 'false'};",
+            f"  static constexpr int LAST = {max(n - 1, 0)};",
+            f"  static constexpr bool ENTERS = {'true' if g.enter else 'false'};",
+            f"  static constexpr bool WAITS_VARY = {self._varies(g.waits)}, NOTIFIES_VARY = {self._varies(g.notifies)};",
+            f"  __device__ __forceinline__ int last_extent() const {{ return {self._c(g.axes[-1][1]) if g.axes else '1'}; }}",
+            f"  __device__ __forceinline__ int tasks() const {{ return {self._c(g.num_tasks)}; }}",
+            *self._coords(),
+            *self._share(),
+            *self._edge_function("waits", "Waiter", g.waits),
+            *self._edge_function("enters", "Waiter", g.enter),
+            *self._edge_function("notifies", "Notifier", g.notifies),
+            "  __device__ __forceinline__ void run(Worker& w, const Coords& x, int count) const {",
+            f"    if constexpr (RUNS) {op.name}_op<{name}>::run(*this, w, {coords}, count);" if self._op_runs() else "",
+            f"    {op.name}_op<{name}>::run(*this, w{', ' if n else ''}{coords});" if not self._op_runs() else "",
+            "  }",
+        ]
+        if streamed:
+            lines += [
+                "  __device__ __forceinline__ void stream(Loader& l, const Coords& x, int count) const {",
+                f"    {op.name}_op<{name}>::stream(*this, l, {coords}, count);",
+                "  }",
+            ]
+        return "\n".join(line for line in [*lines, "};"] if line)
+
+    def _op_runs(self) -> bool:
+        return "RUNS = true" in _device_code(self.op)
+
+    def _operands(self) -> list[str]:
+        lines = []
+        present = {a.operand: a for a in self.grid.accesses}
+        for o in self.op.operands:
+            if o.optional:
+                lines.append(f"  static constexpr bool has_{o.name} = {'true' if o.name in present else 'false'};")
+            if o.name not in present:
+                continue
+            t = self.plan.tensors[present[o.name].tensor]
+            const = "const " if o.mode == "read" else ""
+            dims = []
+            for d, e in enumerate(t.shape):
+                n = as_int(e)
+                dims.append(f"int dim{d};" if n is None else f"static constexpr int dim{d} = {n};")
+            if t.dtype not in C_TYPES:
+                raise DeviceError(f"tensor '{t.name}' is {t.dtype}; the CUDA backend has {', '.join(C_TYPES)}")
+            lines.append(
+                f"  struct {o.name}_t {{ {const}{C_TYPES[t.dtype]}* data; {' '.join(dims)} "
+                f"static constexpr int layout = {LAYOUTS.get(t.layout, 'PLAIN')}; }} {o.name};"
+            )
+        return lines
+
+    def _attributes(self) -> list[str]:
+        lines = []
+        for a in self.op.attrs:
+            v = self.grid.attrs[a.name]
+            if a.choices:
+                lines.append(f"  static constexpr int {a.name} = {a.choices.index(v)};")
+            elif a.type is float:
+                lines.append(f"  static constexpr float {a.name} = {float(v)!r}f;" if v else f"  static constexpr float {a.name} = 0.f;")
+            elif a.type in (int, bool):
+                lines.append(f"  static constexpr int {a.name} = {int(v)};")
+        return lines + [f"  static constexpr int {k} = {self.grid.attrs[k]};" for k in self.op.tile_attrs]
+
+    def _constructor(self, name: str) -> list[str]:
+        lines = [f"  __device__ __forceinline__ {name}(const Step& step, const u64* a) : s(step), args(a) {{"]
+        for a in self.grid.accesses:
+            t = self.plan.tensors[a.tensor]
+            const = "const " if self.op.operand(a.operand).mode == "read" else ""
+            base = {"input": "(u64)s.inputs + ", "output": "(u64)s.outputs + "}.get(self._moving(t), "")
+            slot = self.slots["operand", a.operand]
+            lines.append(f"    {a.operand}.data = ({const}{C_TYPES[t.dtype]}*)({base}__ldg(args + {slot}));")
+            for d, e in enumerate(t.shape):
+                if as_int(e) is None:
+                    lines.append(f"    {a.operand}.dim{d} = {self._c(e)};")
+        return [*lines, "  }"]
+
+    def _moving(self, t: Tensor) -> str:
+        """Which block the tensor's argument is an offset in; empty for an address."""
+        if t.role == "input" or (t.role == "output" and t.name in self.gen.layout.output_offsets):
+            return t.role
+        return ""
+
+    def _coords(self) -> list[str]:
+        lines = ["  __device__ __forceinline__ Coords coords(int t) const {", "    Coords x = {{0, 0, 0, 0}};"]
+        for d in range(len(self.grid.axes) - 1, -1, -1):
+            extent = self._c(self.grid.axes[d][1])
+            lines.append(f"    x.v[{d}] = t % {extent}; t /= {extent};" if d else "    x.v[0] = t;")
+        return [*lines, "    return x;", "  }"]
+
+    def _share(self) -> list[str]:
+        first = len(self.arguments)
+        terms = [f"(int)__ldg(args + {first})"]
+        for i, atom in enumerate(self.gen.atoms):
+            terms.append(f"(int)__ldg(args + {first + 1 + i}) * {self._c(atom)}")
+        return [
+            "  __device__ __forceinline__ Share share(int worker, int workers, int tasks) const {",
+            f"    return {self.segment.distribution}_share(worker, workers, tasks, ev_mod({' + '.join(terms)}, workers));",
+            "  }",
+        ]
+
+    def _varies(self, edges: tuple[Edge, ...]) -> str:
+        if not self.grid.axes:
+            return "false"
+        last = self.grid.axis_names[-1]
+        return "true" if any(last in variables(e) for edge in edges for e in exprs_of(edge.cells)) else "false"
+
+    def _edge_function(self, name: str, cls: str, edges: tuple[Edge, ...]) -> list[str]:
+        extra = ", int times" if name == "notifies" else ""
+        coords = "" if name == "enters" else ", const Coords& x"
+        lines = [f"  __device__ __forceinline__ void {name}({cls}& k{coords}{extra}) const {{"]
+        for edge in edges:
+            lines += self._edge(edge, "times" if name == "notifies" else None)
+        return [*lines, "  }"] if edges or name != "enters" else []
+
+    def _edge(self, edge: Edge, times: str | None) -> list[str]:
+        ev: EventTensor = self.plan.events[edge.event]
+        base = f"(u32)__ldg(args + {self.slots['event', edge.event]})"
+        lines, closing, flat = [], "", "0"
+        for d, (s, extent) in enumerate(zip(edge.cells, ev.shape)):
+            n = self._c(extent)
+            if isinstance(s, Span) and s.single is not None:
+                lines.append(f"    {{ const int c{d} = {self._c(s.lo)};")
+                closing += "}"
+            elif isinstance(s, Span):
+                lines.append(f"    for (int c{d} = ev_max({self._c(s.lo)}, 0), end{d} = ev_min({self._c(s.hi)}, {n}); c{d} < end{d}; ++c{d}) {{")
+                closing += "}"
+            else:
+                if times is None and s.block != 1:
+                    raise DeviceError(f"grid '{self.grid.name}': a paged lookup of event cells isn't supported on CUDA")
+                prefix = [self._c(p) for p in s.prefix]
+                table = self.plan.tensors[s.table]
+                row = "0"
+                for p, e in zip(prefix, table.shape):
+                    row = f"({row} * {self._c(e)} + {p})"
+                at = f"({row} * {self._c(table.shape[-1])} + i{d} / {s.block})"
+                lines.append(f"    for (int i{d} = {self._c(s.lo)}, end{d} = {self._c(s.hi)}; i{d} < end{d}; ++i{d}) {{")
+                lines.append(f"    const int c{d} = {self._table_at(s.table, at)} * {s.block} + i{d} % {s.block};")
+                closing += "}"
+            flat = f"({flat} * {n} + c{d})" if flat != "0" else f"c{d}"
+        if times is None:
+            assert ev.needed is not None
+            lines.append(f"    k.add({base} + {flat}, {self._c(ev.needed)});")
+        else:
+            lines.append(f"    k.add({base} + {flat}, {times});")
+        return [*lines, f"    {closing}" if closing else ""]
+

@@ -1,0 +1,123 @@
+"""The few calls of the CUDA driver that the backend makes, through cuda-bindings, with errors in words."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from ...errors import DeviceError, MissingDependencyError, OutOfMemoryError
+
+CAPABILITY = (9, 0)
+
+
+def _driver() -> Any:
+    try:
+        from cuda.bindings import driver
+    except ImportError:
+        raise MissingDependencyError(
+            "running on a GPU needs cuda-bindings; install it with: pip install 'eventide[cuda]'"
+        ) from None
+    return driver
+
+
+class Device:
+    """One GPU and its primary context. Raises DeviceError when there is none, or one that plans can't be made for."""
+
+    def __init__(self, ordinal: int = 0) -> None:
+        self.cu = _driver()
+        self.call(self.cu.cuInit, 0, doing="initialising the CUDA driver")
+        count = self.call(self.cu.cuDeviceGetCount, doing="counting GPUs")
+        if ordinal >= count:
+            raise DeviceError(f"GPU {ordinal} was asked for, but the driver reports {count} GPUs")
+        self.handle = self.call(self.cu.cuDeviceGet, ordinal)
+        attr = self.cu.CUdevice_attribute
+        major = self.attribute(attr.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
+        minor = self.attribute(attr.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
+        self.name = self.call(self.cu.cuDeviceGetName, 256, self.handle).split(b"\0")[0].decode()
+        if (major, minor) != CAPABILITY:
+            raise DeviceError(
+                f"{self.name} has compute capability {major}.{minor}; Eventide generates code for 9.0 (Hopper) so far. "
+                "Use device='cpu'"
+            )
+        self.num_sms = self.attribute(attr.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+        self.driver_version = self.call(self.cu.cuDriverGetVersion)
+        self.context = self.call(self.cu.cuDevicePrimaryCtxRetain, self.handle, doing="creating a CUDA context")
+        self.call(self.cu.cuCtxSetCurrent, self.context)
+        self.stream = self.call(self.cu.cuStreamCreate, 1)
+
+    def call(self, fn: Any, *args: Any, doing: str = "") -> Any:
+        err, *rest = fn(*args)
+        if err != self.cu.CUresult.CUDA_SUCCESS:
+            name = self.cu.cuGetErrorName(err)[1]
+            text = name.decode() if isinstance(name, bytes) else str(err)
+            what = doing or fn.__name__
+            if "OUT_OF_MEMORY" in text:
+                raise OutOfMemoryError(f"the GPU is out of memory while {what} ({text})")
+            if "NO_BINARY" in text or "UNSUPPORTED_PTX" in text or "INVALID_IMAGE" in text:
+                raise DeviceError(f"the GPU driver can't load the compiled code ({text}); it is older than the compiler: update it")
+            raise DeviceError(f"the GPU reported {text} while {what}")
+        return rest[0] if len(rest) == 1 else rest or None
+
+    def attribute(self, which: Any) -> int:
+        return int(self.call(self.cu.cuDeviceGetAttribute, which, self.handle))
+
+    def free_bytes(self) -> tuple[int, int]:
+        """(free, total) bytes of the GPU's memory."""
+        free, total = self.call(self.cu.cuMemGetInfo)
+        return int(free), int(total)
+
+    def allocate(self, nbytes: int, what: str) -> int:
+        free, _ = self.free_bytes()
+        if nbytes > free:
+            raise OutOfMemoryError(f"{what} needs {nbytes / 2**30:.2f} GiB of GPU memory, but {free / 2**30:.2f} GiB are free")
+        return int(self.call(self.cu.cuMemAlloc, max(nbytes, 16), doing=f"allocating {what}"))
+
+    def free(self, address: int) -> None:
+        self.call(self.cu.cuMemFree, address)
+
+    def fill(self, address: int, byte: int, nbytes: int) -> None:
+        self.call(self.cu.cuMemsetD8Async, address, byte, nbytes, self.stream)
+
+    def upload(self, address: int, array: np.ndarray) -> None:
+        a = np.ascontiguousarray(array)
+        if a.nbytes:
+            self.call(self.cu.cuMemcpyHtoD, address, a.ctypes.data, a.nbytes, doing="copying to the GPU")
+
+    def download(self, address: int, out: np.ndarray) -> None:
+        if out.nbytes:
+            self.call(self.cu.cuMemcpyDtoH, out.ctypes.data, address, out.nbytes, doing="copying from the GPU")
+
+    def host_memory(self, nbytes: int) -> np.ndarray:
+        """Page-locked memory that kernels reach at the same address: uint8 [nbytes]."""
+        address = int(self.call(self.cu.cuMemHostAlloc, nbytes, 1 | 2, doing="allocating page-locked memory"))
+        return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
+
+    def function(self, cubin: bytes, name: str) -> Any:
+        module = self.call(self.cu.cuModuleLoadData, cubin, doing="loading compiled code")
+        return self.call(self.cu.cuModuleGetFunction, module, name.encode())
+
+    def shared_memory(self, function: Any, nbytes: int) -> None:
+        attr = self.cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        self.call(self.cu.cuFuncSetAttribute, function, attr, nbytes, doing=f"asking for {nbytes} bytes of shared memory")
+
+    def launch(self, function: Any, grid: int, block: int, shared: int, *params: Any, cooperative: bool = False) -> None:
+        """Launches with ctypes values or structures as parameters."""
+        pointers = (ctypes.c_void_p * len(params))(*(ctypes.addressof(p) for p in params))
+        args = (function, grid, 1, 1, block, 1, 1, shared, self.stream, ctypes.addressof(pointers))
+        if cooperative:
+            self.call(self.cu.cuLaunchCooperativeKernel, *args, doing="launching the kernel")
+        else:
+            self.call(self.cu.cuLaunchKernel, *args, 0, doing="launching a kernel")
+
+    def done(self) -> bool:
+        """Whether all work is finished; errors of the work come out here."""
+        err = self.cu.cuStreamQuery(self.stream)[0]
+        if err == self.cu.CUresult.CUDA_ERROR_NOT_READY:
+            return False
+        self.call(lambda: (err,), doing="running the kernel")
+        return True
+
+    def synchronize(self) -> None:
+        self.call(self.cu.cuStreamSynchronize, self.stream, doing="running the kernel")
