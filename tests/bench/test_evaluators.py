@@ -135,7 +135,10 @@ def test_low_bit_mixture_of_experts() -> None:
 
 
 def test_a_definition_may_name_its_evaluator() -> None:
-    assert evaluator_for(definition("x", "moe", SAMPLES, PROBS, eventide={"version": 1, "evaluator": "low-bit"})).name == "low-bit"
+    assert (
+        evaluator_for(definition("x", "moe", SAMPLES, PROBS, eventide={"version": 1, "evaluator": "low-bit"})).name
+        == "low-bit"
+    )
     with pytest.raises(UsageError, match="no evaluator is called 'absent'"):
         evaluator_for(definition("x", "moe", SAMPLES, PROBS, eventide={"version": 1, "evaluator": "absent"}))
 

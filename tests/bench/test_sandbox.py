@@ -59,7 +59,14 @@ def test_what_a_confined_process_can_do(method: sandbox.Method, tmp_path: Path) 
     outside = subprocess.Popen(["sleep", "60"])
     try:
         done = confined(
-            method, PROBE, str(root), str(secret), str(scratch), str(outside.pid), hide=(str(root),), writable=(str(scratch),)
+            method,
+            PROBE,
+            str(root),
+            str(secret),
+            str(scratch),
+            str(outside.pid),
+            hide=(str(root),),
+            writable=(str(scratch),),
         )
     finally:
         outside.kill()
@@ -108,7 +115,11 @@ def test_system_calls_before_the_lock(code: str) -> None:
 
 @pytest.mark.parametrize(
     ("code", "status"),
-    [("import os; os.fork()", 159), ("import subprocess; subprocess.run(['true'])", 159), ("import os; os.execv('/bin/true', ['x'])", 159)]
+    [
+        ("import os; os.fork()", 159),
+        ("import subprocess; subprocess.run(['true'])", 159),
+        ("import os; os.execv('/bin/true', ['x'])", 159),
+    ]
     + [("import threading; t = threading.Thread(target=print); t.start(); t.join()", 0)],
 )
 def test_no_new_process_after_the_lock(code: str, status: int) -> None:

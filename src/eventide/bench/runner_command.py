@@ -1,7 +1,7 @@
 """`eventide bench run`: its arguments and what they do. Imports nothing but the standard library until it runs.
 
-    add_arguments(parser)       declares them
-    run(args) -> int            measures, prints a summary on standard output, returns the exit code
+add_arguments(parser)       declares them
+run(args) -> int            measures, prints a summary on standard output, returns the exit code
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--settings", metavar="FILE", help="a JSON file with defaults, op_types and definitions")
     add("--set", action="append", metavar="NAME=VALUE", default=[], help="a setting; goes before the file's")
     add("--again", action="store_true", help="measure again what the data set holds already")
-    add("--sandbox", choices=("namespaces", "landlock", "none"), help="how to confine solutions (the strongest that works)")
+    add(
+        "--sandbox",
+        choices=("namespaces", "landlock", "none"),
+        help="how to confine solutions (the strongest that works)",
+    )
     add("--unsafe", action="store_true", help="run solutions with your own rights where nothing can confine them")
     add("--cache", metavar="FOLDER", help="where built solutions are kept")
     add("--strict", action="store_true", help="exit code 7 when a solution did not pass or was skipped")

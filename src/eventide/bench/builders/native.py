@@ -26,7 +26,7 @@ from eventide.bench.builders.python import PythonBuilder, framework_of
 from eventide.bench.schema import Solution
 
 _INCLUDE = str(Path(__file__).resolve().parent / "include")
-_FORBIDDEN_FLAG = re.compile(r"-(fplugin|B|specs|wrapper|o$|o=|-output|ccbin|-compiler-bindir)")
+_FORBIDDEN_FLAG = re.compile(r"-(fplugin|B|specs|wrapper|o|-output|ccbin|-compiler-bindir)")
 
 
 def _flags(solution: Solution) -> list[str]:

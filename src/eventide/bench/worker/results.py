@@ -50,6 +50,8 @@ def store(value: Any, info: TensorInfo, arena: Arena, slot: int, *, cast: bool =
             raise ResultError("INCORRECT_DTYPE", f"{info.name}: expected a Python number, got {_kind(value)}")
         place[...] = value
         return
+    if isinstance(value, np.generic) and info.shape == ():
+        value = np.asarray(value)  # what NumPy's reductions give instead of a 0-D array
     if type(value) is np.ndarray:
         value = value.astype(place.dtype) if cast else value
         _check(info, str(value.dtype), str(numpy_dtype(info.dtype)), value.shape)

@@ -1,0 +1,374 @@
+"""The runner on honest and on merely wrong solutions: every language of the CPU, statuses, resume, settings, selection."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eventide.bench import Definition, Solution, Trace, TraceSet, runner_command
+from eventide.bench.builders import builder_for, register, registered, unregister
+from eventide.bench.builders.native import CppBuilder
+from eventide.bench.runner import Selection, Settings, SettingsLayers, run_benchmark
+from eventide.bench.runner.run import find_devices
+from eventide.errors import BenchError, DeviceError, UsageError
+
+from .runner_kit import HONEST, QUICK, SCALE, SIZE, measure, reason, solution, workload
+
+CPP = """
+#include "eventide_bench.h"
+extern "C" int run(const DLTensor* x, const DLTensor* y, DLTensor* z) {
+  using eventide_bench::data;
+  for (int64_t i = 0; i < eventide_bench::numel(z); ++i)
+    data<float>(z)[i] = 2 * data<float>(x)[i] + data<float>(y)[i];
+  return 0;
+}
+"""
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+
+
+def test_what_a_passed_evaluation_holds(tmp_path: Path) -> None:
+    result = measure(solution(HONEST), tmp_path, trials=2, cold_cache=True)
+    assert str(result.status) == "PASSED", result.log
+    assert result.performance is not None and result.correctness is not None and result.eventide is not None
+    timing = result.eventide.timing
+    assert timing is not None and timing.samples_ms is not None and timing.latency_ms is not None
+    assert [len(trial) for trial in timing.samples_ms] == [6, 6]
+    assert timing.latency_ms[0] <= result.performance.latency_ms <= timing.latency_ms[1]
+    speedup = result.performance.reference_latency_ms / result.performance.latency_ms
+    assert result.performance.speedup_factor == pytest.approx(speedup)
+    assert timing.method["cache"].startswith("cold") and timing.method["sandbox"] in ("namespaces", "landlock")
+    assert result.eventide.settings is not None and result.eventide.settings["checked_calls"] >= 12
+    assert result.eventide.device is not None and result.environment.libs["numpy"] == np.__version__
+
+
+def test_returned_values(tmp_path: Path) -> None:
+    result = measure(solution("def run(x, y):\n    return 2 * x + y\n", returns=True), tmp_path)
+    assert str(result.status) == "PASSED", result.log
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "why"),
+    [
+        ("def run(x, y):\n    return (2 * x + y)[:-1]\n", "INCORRECT_SHAPE", "expected shape (4096,), got (4095,)"),
+        ("def run(x, y):\n    return x, y\n", "INCORRECT_SHAPE", "expected 1 results, got 2"),
+        ("def run(x, y):\n    return (2 * x + y).astype('f8')\n", "INCORRECT_DTYPE", "expected float32, got float64"),
+        ("def run(x, y):\n    return None\n", "INCORRECT_DTYPE", "got builtins.NoneType"),
+        ("def run(x, y):\n    return 2 * x - y\n", "INCORRECT_NUMERICAL", "off by more than"),
+        ("def run(x, y):\n    raise ValueError('no luck')\n", "RUNTIME_ERROR", "ValueError: no luck"),
+        ("def run(x, y:\n", "COMPILE_ERROR", "not valid Python"),
+        ("import absent_package\ndef run(x, y):\n    pass\n", "COMPILE_ERROR", "absent_package"),
+        ("def other(x, y):\n    pass\n", "COMPILE_ERROR", "defines no run"),
+    ],
+)
+def test_statuses(tmp_path: Path, source: str, status: str, why: str) -> None:
+    result = measure(solution(source, returns=True), tmp_path)
+    assert str(result.status) == status and why in reason(result)
+
+
+def test_log_holds_traceback_and_output(tmp_path: Path) -> None:
+    result = measure(solution("def run(x, y, z):\n    print('hello')\n    1 / 0\n"), tmp_path)
+    assert "ZeroDivisionError" in result.log and "hello" in result.log and "main.py" in result.log
+    assert "eventide/bench" not in result.log
+
+
+@needs_compiler
+def test_cpp_with_plain_pointers(tmp_path: Path) -> None:
+    candidate = solution(CPP, language="cpp", file="kernel.cpp")
+    assert str(measure(candidate, tmp_path).status) == "PASSED"
+    built = list(tmp_path.glob("*/*.so"))
+    assert len(built) == 1
+    before = built[0].stat().st_mtime_ns
+    measure(candidate, tmp_path)
+    assert built[0].stat().st_mtime_ns == before  # found, not built again
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("source", "status", "why"),
+    [
+        (CPP.replace("return 0", "return 3"), "RUNTIME_ERROR", "returned the status 3"),
+        (CPP.replace('extern "C" int run', 'extern "C" int walk'), "COMPILE_ERROR", "exports neither"),
+        (CPP.replace("return 0;", "return 0"), "COMPILE_ERROR", "ended with status 1"),
+        (CPP.replace("return 0;", "*(volatile int*)0 = 1; return 0;"), "RUNTIME_ERROR", "SIGSEGV"),
+    ],
+)
+def test_cpp_failures(tmp_path: Path, source: str, status: str, why: str) -> None:
+    result = measure(solution(source, language="cpp", file="kernel.cpp"), tmp_path)
+    assert str(result.status) == status and why in reason(result)
+
+
+@needs_compiler
+def test_compile_errors_are_logged(tmp_path: Path) -> None:
+    result = measure(solution("int run( {", language="cpp", file="kernel.cpp"), tmp_path)
+    assert str(result.status) == "COMPILE_ERROR" and "error:" in result.log and "kernel.cpp" in result.log
+
+
+@needs_compiler
+@pytest.mark.parametrize("flag", ["-fplugin=x.so", "-o/tmp/x", "-B/tmp", "payload.o"])
+def test_compile_flags_that_replace_tools_are_refused(tmp_path: Path, flag: str) -> None:
+    record = solution(CPP, language="cpp", file="kernel.cpp").model_dump()
+    record["eventide"] = {"version": 1, "compile_flags": [flag]}
+    result = measure(Solution.model_validate(record), tmp_path)
+    assert str(result.status) == "COMPILE_ERROR" and "not allowed" in reason(result)
+
+
+@needs_compiler
+def test_cpp_with_tvm_ffi(tmp_path: Path) -> None:
+    pytest.importorskip("tvm_ffi")
+    pytest.importorskip("torch")
+    source = """
+    #include <tvm/ffi/container/tensor.h>
+    #include <tvm/ffi/function.h>
+    void run(tvm::ffi::TensorView x, tvm::ffi::TensorView y, tvm::ffi::TensorView z) {
+      const float *a = static_cast<const float*>(x.data_ptr()), *b = static_cast<const float*>(y.data_ptr());
+      float* c = static_cast<float*>(z.data_ptr());
+      for (int64_t i = 0; i < x.size(0); ++i) c[i] = 2 * a[i] + b[i];
+    }
+    TVM_FFI_DLL_EXPORT_TYPED_FUNC(run, run);
+    """
+    result = measure(solution(source, language="cpp", file="k.cpp", binding="tvm-ffi"), tmp_path, timeout_s=60.0)
+    assert str(result.status) == "PASSED", result.log
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_cpp_with_torch(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    source = """
+    #include <torch/extension.h>
+    torch::Tensor run(torch::Tensor x, torch::Tensor y) { return torch::add(y, x, 2); }
+    PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) { m.def("run", &run); }
+    """
+    candidate = solution(source, language="cpp", file="k.cpp", binding="torch", returns=True)
+    result = measure(candidate, tmp_path, timeout_s=60.0)
+    assert str(result.status) == "PASSED", result.log
+
+
+def test_python_with_torch(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    source = "import torch\n\ndef run(x, y, z):\n    torch.add(y, x, alpha=2, out=z)\n"
+    result = measure(solution(source), tmp_path, timeout_s=60.0)
+    assert str(result.status) == "PASSED", result.log
+
+
+def test_several_files(tmp_path: Path) -> None:
+    extra = {"pkg/__init__.py": "# package", "pkg/scale.py": "FACTOR = 2\n"}
+    source = "from .scale import FACTOR\n\ndef run(x, y, z):\n    z[:] = FACTOR * x + y\n"
+    assert str(measure(solution(source, file="pkg/main.py", extra=extra), tmp_path).status) == "PASSED"
+
+
+def typed(dtype: str, reference: str) -> Definition:
+    record = SCALE.model_dump(exclude_none=True)
+    for tensor in (*record["inputs"].values(), *record["outputs"].values()):
+        tensor["dtype"] = dtype
+    return Definition.model_validate({**record, "reference": reference})
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "int8", "bool"])
+def test_element_types_reach_torch_and_back(tmp_path: Path, dtype: str) -> None:
+    pytest.importorskip("torch")
+    of = typed(dtype, "import torch\ndef run(x, y):\n    return x.clone()\n")
+    result = measure(
+        solution("import torch\ndef run(x, y, z):\n    z.copy_(x)\n"), tmp_path, definition=of, timeout_s=60.0
+    )
+    assert str(result.status) == "PASSED", result.log
+
+
+def test_honest_infinities_pass(tmp_path: Path) -> None:
+    of = typed("float32", "import numpy as np\ndef run(x, y):\n    return np.where(x > 0, y, -np.inf).astype('f4')\n")
+    source = "import numpy as np\ndef run(x, y, z):\n    z[:] = y\n    z[x <= 0] = -np.inf\n"
+    assert str(measure(solution(source), tmp_path, definition=of).status) == "PASSED"
+
+
+def test_scalars_and_scalar_outputs(tmp_path: Path) -> None:
+    record = SCALE.model_dump(exclude_none=True)
+    record["inputs"]["alpha"] = {"shape": None, "dtype": "float32"}
+    record["outputs"] = {"total": {"shape": [], "dtype": "float32"}}
+    record["reference"] = (
+        "import numpy as np\ndef run(x, y, alpha):\n    return np.float32((x * alpha + y).sum()).reshape(())\n"
+    )
+    of = Definition.model_validate(record)
+    work = workload(of, n=64).model_dump(mode="json")
+    work["workload"]["inputs"]["alpha"] = {"type": "scalar", "value": 0.25}
+    source = "def run(x, y, alpha, total):\n    assert type(alpha) is float\n    total[...] = (x * alpha + y).sum()\n"
+    result = measure(solution(source), tmp_path, definition=of, work=Trace.model_validate(work))
+    assert str(result.status) == "PASSED", result.log
+
+
+def test_a_reference_that_fails_skips_the_workload(tmp_path: Path) -> None:
+    of = typed("float32", "def run(x, y):\n    raise RuntimeError('broken reference')\n")
+    data = TraceSet([of], [workload(of, n=8)], [solution(HONEST)])
+    report = run_benchmark(data, devices=["cpu"], command_line=QUICK, cache=tmp_path)
+    assert not report.traces and "broken reference" in report.skipped[0][1]
+
+
+def test_constraints_are_checked_on_the_values(tmp_path: Path) -> None:
+    record = {**SCALE.model_dump(exclude_none=True), "eventide": {"version": 1, "constraints": ["x.max() < n / 4096"]}}
+    of = Definition.model_validate(record)
+    data = TraceSet([of], [workload(of, n=SIZE)], [solution(HONEST)])
+    report = run_benchmark(data, devices=["cpu"], command_line=QUICK, cache=tmp_path)
+    assert not report.traces and "violates" in report.skipped[0][1]
+
+
+def test_gpu_languages_are_skipped_on_the_cpu(tmp_path: Path) -> None:
+    candidates = [solution("import triton\ndef run(): pass\n", name="t", language="triton")]
+    candidates.append(solution("x", name="c", language="cuda", file="k.cu"))
+    data = TraceSet([SCALE], [workload(SCALE, n=8)], candidates)
+    report = run_benchmark(data, devices=["cpu"], command_line=QUICK, cache=tmp_path)
+    assert not report.traces and sorted(what for what, _ in report.skipped) == ["c", "t"]
+    assert all("CUDA device" in why for _, why in report.skipped)
+
+
+def test_resume_measures_only_what_is_missing(tmp_path: Path) -> None:
+    works = [workload(SCALE, uuid=f"w-{n}", n=n) for n in (16, 32)]
+    data = TraceSet([SCALE], works, [solution(HONEST)]).save(tmp_path / "data")
+
+    def go(**options: Any) -> tuple[int, int]:
+        loaded = TraceSet.load(tmp_path / "data")
+        report = run_benchmark(loaded, devices=["cpu"], command_line=QUICK, cache=tmp_path / "cache", **options)
+        return len(report.traces), report.resumed
+
+    assert go(selection=Selection(max_workloads=1)) == (1, 0)
+    assert go() == (1, 1)
+    assert go() == (0, 2)
+    assert go(resume=False) == (2, 0)
+    again = TraceSet.load(tmp_path / "data")
+    assert len(again.traces[SCALE.name]) == 4 and all(t.passed for t in again.traces[SCALE.name])
+    # a changed source is another solution under the same name
+    file = tmp_path / "data" / data.solution_path(solution(HONEST))
+    record = json.loads(file.read_text())
+    record["sources"][0]["content"] += "\n# changed\n"
+    file.write_text(json.dumps(record))
+    assert go() == (2, 0)
+
+
+def test_selection(tmp_path: Path) -> None:
+    names = ["fast_a", "fast_b", "slow"]
+    data = TraceSet([SCALE], [workload(SCALE, n=8)], [solution(HONEST, name=n) for n in names])
+
+    def chosen(**patterns: Any) -> list[str | None]:
+        selected = Selection(**patterns)
+        report = run_benchmark(
+            data, devices=["cpu"], selection=selected, command_line=QUICK, cache=tmp_path, resume=False
+        )
+        return [t.solution for t in report.traces]
+
+    assert chosen(solutions=["fast_*"]) == ["fast_a", "fast_b"]
+    assert chosen(authors=["nobody"]) == chosen(op_types=["gemm"]) == chosen(workloads=["x*"]) == []
+
+
+def test_settings_layers(tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    layers = {
+        "defaults": {"iterations": 7, "rtol": 0.5},
+        "op_types": {"moe": {"rtol": 0.25}},
+        "definitions": {"d": {"atol": 1}},
+    }
+    file.write_text(json.dumps(layers))
+    loaded = SettingsLayers.load(file, {"trials": 9})
+    found = loaded.for_definition("d", "moe", {"atol": 0.125})
+    assert (found.iterations, found.rtol, found.atol, found.trials) == (7, 0.25, 1, 9)
+    assert loaded.for_definition("e", "moe", {"atol": 0.125}).atol == 0.125
+    assert loaded.for_definition("e", "norm").rtol == 0.5
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"speed": 1}, "no setting is called 'speed'"),
+        ({"iterations": 1.5}, "iterations must be int"),
+        ({"iterations": True}, "iterations must be int"),
+        ({"iterations": 0}, "at least 1"),
+        ({"timeout_s": -1}, "more than 0"),
+        ({"rtol": -1}, "0 or more"),
+        ({"rtol": float("nan")}, "0 or more"),
+        ({"required_matched_ratio": 2.0}, r"\(0, 1\]"),
+    ],
+)
+def test_bad_settings(values: dict[str, Any], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        Settings().with_values(values, "command line")
+
+
+def test_bad_settings_files(tmp_path: Path) -> None:
+    file = tmp_path / "s.json"
+    for text in ("{", "[]", '{"defaults": 1}'):
+        file.write_text(text)
+        with pytest.raises(BenchError):
+            SettingsLayers.load(file)
+    file.write_text('{"default": {}}')
+    with pytest.raises(UsageError, match="unknown part 'default'"):
+        SettingsLayers.load(file)
+
+
+def test_devices() -> None:
+    assert find_devices(["cpu", "cpu"]) == ["cpu"]
+    for name in ("gpu", "cuda:x", "cpu:1"):
+        with pytest.raises(UsageError, match="unknown device"):
+            find_devices([name])
+    with pytest.raises(DeviceError, match="is not here"):
+        find_devices(["cuda:99"])
+
+
+def test_builders_can_be_registered(tmp_path: Path) -> None:
+    class Backwards(CppBuilder):
+        name = "backwards"
+
+        def missing(self, solution: Solution, context: Any) -> str | None:
+            return "nothing can build this"
+
+    register(Backwards())
+    try:
+        candidate = solution(CPP, language="cpp", file="k.cpp")
+        assert builder_for(candidate).name == "backwards"
+        data = TraceSet([SCALE], [workload(SCALE, n=8)], [candidate])
+        report = run_benchmark(data, devices=["cpu"], command_line=QUICK, cache=tmp_path)
+        assert report.skipped == [("candidate", "nothing can build this")]
+        with pytest.raises(UsageError, match="registered already"):
+            register(Backwards())
+    finally:
+        unregister("backwards")
+    assert [b.name for b in registered()] == ["python", "triton", "cpp", "cuda"]
+
+
+def run_command(*argv: str) -> int:
+    parser = argparse.ArgumentParser()
+    runner_command.add_arguments(parser)
+    return runner_command.run(parser.parse_args(argv))
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = solution("def run(x, y, z):\n    z[:] = x\n", name="bad")
+    TraceSet([SCALE], [workload(SCALE, n=64)], [solution(HONEST), bad]).save(tmp_path / "data")
+    quick = [f"--set={name}={json.dumps(value)}" for name, value in QUICK.items()]
+    common = [str(tmp_path / "data"), "--device", "cpu", "--cache", str(tmp_path / "cache"), "-q", *quick]
+    assert run_command(*common) == 0
+    text = capsys.readouterr().out
+    assert "PASSED" in text and "x the reference [" in text and "measured: 1 INCORRECT_NUMERICAL, 1 PASSED" in text
+    assert run_command(*common, "--again", "--strict", "--json", "--solution", "bad") == 7
+    document = json.loads(capsys.readouterr().out)
+    assert document["traces"][0]["evaluation"]["status"] == "INCORRECT_NUMERICAL"
+    with pytest.raises(UsageError, match="NAME=VALUE"):
+        run_command(*common, "--set", "iterations")
+    assert run_command(*common) == 0
+    assert "nothing new; 0 skipped, 2 held already" in capsys.readouterr().out
+
+
+def test_landlock_is_enough_where_namespaces_are_refused(tmp_path: Path) -> None:
+    from eventide.bench import sandbox
+
+    if sandbox.available("landlock") is not None:
+        pytest.skip("this kernel has no Landlock")
+    data = TraceSet([SCALE], [workload(SCALE, n=SIZE)], [solution(HONEST)])
+    report = run_benchmark(data, devices=["cpu"], command_line=QUICK, cache=tmp_path, sandbox_method="landlock")
+    [trace] = report.traces
+    assert trace.passed and trace.evaluation is not None and trace.evaluation.eventide is not None
+    timing = trace.evaluation.eventide.timing
+    assert timing is not None and timing.method["sandbox"] == "landlock"
