@@ -1,4 +1,4 @@
-"""The runner on honest and on merely wrong solutions: every language of the CPU, statuses, resume, settings, selection."""
+"""The runner on honest and on merely wrong solutions: languages of the CPU, statuses, resume, settings, selection."""
 
 from __future__ import annotations
 
