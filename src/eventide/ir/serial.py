@@ -34,7 +34,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
             for t in plan.tensors.values()
         ],
         "events": [
-            {"name": e.name, "shape": [x.text for x in e.shape], "needed": e.needed.text if e.needed else None}
+            {"name": e.name, "shape": [x.text for x in e.shape], "needed": e.needed.text if e.needed is not None else None}
             for e in plan.events.values()
         ],
         "grids": [
