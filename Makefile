@@ -1,0 +1,53 @@
+# Two commands do everything on a machine with Python (3.10 or newer) and a C++ compiler:
+#
+#   make run     installs Eventide into .venv and lets the bundled model tell a story
+#   make test    installs what the tests need as well, and runs every check
+#
+# others: make check (lint, types, layers) · make package (sdist and wheel, installed into a clean environment)
+#         make bench (speed beside other programs) · make clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS := $(shell nproc 2>/dev/null || echo 2)
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# the extension is built again when any of these changes; Python files are used where they stand
+NATIVE := pyproject.toml $(shell find native src/eventide/device src/eventide/ops -type f -not -path '*/__pycache__/*' 2>/dev/null)
+
+.PHONY: run test check package bench clean
+
+run: $(VENV)/installed
+	@$(BIN)/eventide generate eventide-tiny "Once upon a time" --max-new-tokens 120 --seed 3
+
+test: check
+	$(BIN)/python -m pytest -q --cov=src/eventide --cov-report=term --cov-fail-under=85 --durations=10 --timeout=300
+
+check: $(VENV)/tested
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+package: $(VENV)/tested
+	$(BIN)/python -m pytest -q tests/package --package --timeout=600
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/cpu.py --help
+
+$(VENV)/created: tools/check_machine.sh
+	@sh tools/check_machine.sh $(PYTHON)
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/created $(NATIVE)
+	@echo "installing Eventide into $(VENV) (compiles the CPU workers, about a minute) ..."
+	@$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	@echo "installing what the tests need ..."
+	@$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -1,0 +1,131 @@
+"""`eventide generate` and `eventide chat`."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run, start
+
+GREEDY = ("-n", "6", "-t", "0", "--ignore-eos", "--device", "interp")
+
+
+def test_one_prompt_streams(run: Run, small: Path) -> None:
+    found = run("generate", small, "One and two", *GREEDY)
+    again = json.loads(run("generate", small, "One and two", *GREEDY, "--json").out)
+    assert found.code == 0 and found.out == again["completions"][0]["text"] + "\n"
+    assert "6 tokens in" in found.err and "Traceback" not in found.err
+    assert len(again["completions"][0]["token_ids"]) == 6
+    assert again["completions"][0]["finish_reason"] == "length"
+    assert again["timing"]["num_tokens"] == 6 and again["timing"]["first_token_s"] > 0
+    assert again["device"] == "interp" and again["dtype"] == "float32" and again["schedule"] == "static"
+
+
+def test_several_prompts(run: Run, small: Path) -> None:
+    found = run("generate", small, "One", "Two", "--token-ids", "5,6 7", *GREEDY)
+    assert [line for line in found.out.splitlines() if line.startswith("--- ")] == [
+        "--- 0: length", "--- 1: length", "--- 2: length",
+    ]  # fmt: skip
+
+
+def test_standard_input_is_a_prompt(run: Run, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run("generate", small, "One and two", *GREEDY).out
+    monkeypatch.setattr("sys.stdin", io.StringIO("One and two"))
+    assert run("generate", small, *GREEDY).out == expected
+
+
+def test_chat_template_and_logprobs(run: Run, small: Path) -> None:
+    plain, chat = (
+        json.loads(run("generate", small, "Hello", *extra, *GREEDY, "--json", "--logprobs", 2).out)["completions"][0]
+        for extra in ((), ("--chat",))
+    )
+    assert plain["token_ids"] != chat["token_ids"]
+    assert [entry["token_id"] for entry in plain["logprobs"]] == plain["token_ids"]
+    assert all(len(entry["top"]) == 2 for entry in plain["logprobs"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("{}", "x", "--temperature", "-1"), 2, "error: temperature must be a finite number of at least 0"),
+        (("{}", "x", "--temperature", "warm"), 2, "error: argument -t/--temperature: invalid float value: 'warm'"),
+        (("{}", "x", "--device", "tpu"), 2, "error: device must be one of auto,"),
+        (("{}", "--token-ids", "1,x"), 2, "error: --token-ids expects integers separated by commas, got '1,x'"),
+        (("{}", "", "--device", "interp"), 2, "error: the prompt is empty"),
+        (("{}", "--token-ids", "999", "--device", "interp"), 2, "error: token id 999 is outside the vocabulary"),
+        (("no-such-model", "x"), 3, "error: no model 'no-such-model'"),
+        (("{}/config.json", "x"), 2, "is a file; give the directory"),
+    ],
+)
+def test_errors(run: Run, small: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
+    found = run("generate", *(argument.format(small) for argument in arguments))
+    assert found.code == code and message in found.err and found.out == ""
+    assert "Traceback" not in found.err and len(found.err.strip().splitlines()) == 1
+
+
+def test_not_enough_memory(run: Run, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTIDE_MEMORY_LIMIT", "1KiB")
+    found = run("generate", small, "x")
+    assert found.code == 5 and found.err.startswith("error: the weights of small in float32 need ")
+    monkeypatch.setenv("EVENTIDE_MEMORY_LIMIT", "lots")
+    assert run("generate", small, "x").code == 2
+
+
+def test_interrupt_prints_what_was_generated() -> None:
+    process = start(
+        "generate", "eventide-tiny", "Once upon a time", "-n", "900", "--ignore-eos", "-t", "0", "--device", "interp"
+    )
+    assert process.stdout is not None and process.stderr is not None
+    first = process.stdout.read(3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and first and out.endswith("\n")
+    assert "interrupted" in err and "Traceback" not in err
+
+
+def test_interrupt_with_json_is_still_json() -> None:
+    process = start(
+        "generate", "eventide-tiny", "Once", "-n", "900", "--ignore-eos", "-t", "0", "--json", "--device", "interp"
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    if out:  # nothing is printed when the signal came before the model was loaded
+        assert json.loads(out)["completions"][0]["finish_reason"] == "interrupted"
+
+
+def test_a_reader_that_leaves() -> None:
+    process = start("generate", "eventide-tiny", "Once", "-n", "200", "--ignore-eos", "--device", "interp")
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.read(1)
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 141 and err.strip() == ""
+
+
+def test_chat(run: Run, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n\n/clear\nHello\n/quit\nnever read\n"))
+    found = run("chat", small, *GREEDY, "--system", "Be brief.", "--json")
+    assert found.code == 0
+    decoder, text, answers = json.JSONDecoder(), found.out.strip(), []
+    while text:
+        answer, end = decoder.raw_decode(text)
+        answers.append(answer["content"])
+        text = text[end:].strip()
+    assert len(answers) == 2 and answers[0] == answers[1]
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n"))
+    assert run("chat", small, *GREEDY, "--system", "Be brief.").out == answers[0] + "\n"
+
+
+def test_chat_that_outgrows_the_context(run: Run, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello " * 300 + "\n"))
+    found = run("chat", small, *GREEDY)
+    assert found.code == 2 and "tokens, and the context holds 256" in found.err
