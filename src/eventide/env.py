@@ -19,9 +19,10 @@ from typing import Any, Generic, TypeVar
 
 from eventide.errors import UsageError
 
-__all__ = ["CACHE_DIR", "MEMORY_LIMIT", "NUM_THREADS", "VARIABLES", "Variable", "table"]
+__all__ = ["CACHE_DIR", "CPU_ISA", "MEMORY_LIMIT", "NUM_THREADS", "VARIABLES", "Variable", "table"]
 
 T = TypeVar("T")
+_ISAS = ("portable", "avx2", "avx512", "avx512bf16")
 _UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
@@ -69,6 +70,13 @@ class Variable(Generic[T]):
             raise UsageError(f"environment variable {self.name}: expected {error}, got {text!r}") from None
 
 
+def instruction_set(text: str) -> str:
+    """The name of an instruction set that CPU operators are compiled for."""
+    if text not in _ISAS:
+        raise ValueError(f"one of {', '.join(_ISAS)}")
+    return text
+
+
 NUM_THREADS: Variable[int | None] = Variable(
     "EVENTIDE_NUM_THREADS", positive_int, None, "CPU workers when num_threads isn't given (otherwise one a core)"
 )
@@ -78,8 +86,11 @@ MEMORY_LIMIT: Variable[int | None] = Variable(
 CACHE_DIR: Variable[Path] = Variable(
     "EVENTIDE_CACHE_DIR", directory, Path("~/.cache/eventide").expanduser(), "where compiled kernels and plans are kept"
 )
+CPU_ISA: Variable[str | None] = Variable(
+    "EVENTIDE_CPU_ISA", instruction_set, None, "instruction set of CPU operators (otherwise the best of the processor)"
+)
 
-VARIABLES: tuple[Variable[Any], ...] = (NUM_THREADS, MEMORY_LIMIT, CACHE_DIR)
+VARIABLES: tuple[Variable[Any], ...] = (NUM_THREADS, MEMORY_LIMIT, CACHE_DIR, CPU_ISA)
 
 
 def table(environ: Mapping[str, str] | None = None) -> list[tuple[str, str, Any]]:

@@ -1,0 +1,132 @@
+// Times the linears of a model alone, without plan or runtime: two workers, static shares, a spinning barrier after each.
+//
+//     python -m eventide.ops.codegen /tmp/generated --isas avx512
+//     g++ -std=c++17 -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -fno-math-errno -DEV_ISA=avx512 -I/tmp/generated
+//         -Isrc/eventide native/bench/linears.cpp -pthread -o /tmp/linears        (one line, from the repository's root)
+//     /tmp/linears 0.6b 1          tokens a step; also: tiny. Prints seconds a step, GB/s, and the read rate measured before.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "linear_args.h"
+#include "ops/linear/cpu.h"
+
+using namespace ev;
+
+namespace {
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+char* huge(size_t bytes) {
+  bytes = (bytes + (2 << 20) - 1) >> 21 << 21;
+  char* p = static_cast<char*>(std::aligned_alloc(2 << 20, bytes));
+  madvise(p, bytes, MADV_HUGEPAGE);
+  return p;
+}
+
+constexpr int kWorkers = 2;
+std::atomic<int64_t> arrived{0};
+void barrier(int64_t& round) {
+  round++;
+  arrived.fetch_add(1);
+  while (arrived.load() < round * kWorkers) __builtin_ia32_pause();
+}
+
+double read_seconds(const char* data, size_t bytes) {
+  const double start = now();
+  std::vector<std::thread> threads;
+  for (int w = 0; w < kWorkers; w++)
+    threads.emplace_back([=] {
+      using namespace ev::EV_ISA;
+      F sums[8] = {};
+      const float* p = reinterpret_cast<const float*>(data + bytes / kWorkers * w);
+      for (size_t i = 0; i < bytes / kWorkers / 4; i += 8 * L)
+        for (int j = 0; j < 8; j++) {
+          __builtin_prefetch(p + i + j * L + 1024);
+          sums[j] += load(p + i + j * L);
+        }
+      F all = sums[0];
+      for (int j = 1; j < 8; j++) all += sums[j];
+      volatile float sink = sum(all);
+      (void)sink;
+    });
+  for (auto& t : threads) t.join();
+  return now() - start;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string model = argc > 1 ? argv[1] : "0.6b";
+  const int64_t tokens = argc > 2 ? std::atoi(argv[2]) : 1;
+  const int64_t tile_m = argc > 3 ? std::atoi(argv[3]) : 128;
+  struct Shape {
+    int64_t n, k;
+    bool norm, gated, residual;
+  };
+  std::vector<Shape> layer = {{4096, 1024, true, false, false}, {1024, 2048, false, false, true}, {6144, 1024, true, true, false}, {1024, 3072, false, false, true}};
+  int layers = 28;
+  Shape head{151936, 1024, true, false, false};
+  if (model == "tiny") layer = {{512, 256, true, false, false}, {256, 256, false, false, true}, {1536, 256, true, true, false}, {256, 768, false, false, true}}, layers = 4, head = {4096, 256, true, false, false};
+  std::vector<Shape> shapes;
+  for (int i = 0; i < layers; i++) shapes.insert(shapes.end(), layer.begin(), layer.end());
+  shapes.push_back(head);
+  size_t bytes = 0;
+  for (auto& s : shapes) bytes += size_t(s.n * s.k * 2);
+  char* weights = huge(bytes + (4 << 20));
+  for (size_t i = 0; i < bytes / 2; i++) reinterpret_cast<uint16_t*>(weights)[i] = uint16_t(0x3c00 + (i * 2654435761u >> 20) % 256);
+  char* x = huge(tokens * 8192 * 4);
+  char* y = huge(tokens * 160000 * 4);
+  for (int64_t i = 0; i < tokens * 8192; i++) reinterpret_cast<uint16_t*>(x)[i] = uint16_t(0x3f00 + i % 64);
+  std::vector<linear_args> calls;
+  size_t at = 0;
+  for (auto& s : shapes) {
+    linear_args a{};
+    const bool last = &s == &shapes.back();
+    const int64_t rows = last && tokens > 64 ? 1 : tokens, cols = s.gated ? s.n / 2 : s.n;
+    a.x = {x, {rows, s.k}, DType::bf16, Layout::plain};
+    a.w = {weights + at, {s.n, s.k}, DType::bf16, Layout::panel32};
+    if (s.norm) a.norm_weight = {x, {s.k}, DType::bf16, Layout::plain};
+    if (s.residual) a.residual = {x, {rows, cols}, DType::bf16, Layout::plain};
+    a.y = {y, {rows, cols}, last ? DType::f32 : DType::bf16, Layout::plain};
+    a.activation = s.gated ? linear_activation::silu_mul : linear_activation::none;
+    a.eps = 1e-6f, a.tile_m = tile_m, a.tile_n = 32;
+    calls.push_back(a);
+    at += size_t(s.n * s.k * 2);
+  }
+  const int steps = tokens > 64 ? 3 : model == "tiny" ? 2000 : 12;
+  double best_read = 1e9;
+  for (int i = 0; i < 4; i++) best_read = std::min(best_read, read_seconds(weights, bytes / 1024 * 1024));
+  std::vector<double> times;
+  std::vector<std::thread> threads;
+  for (int w = 0; w < kWorkers; w++)
+    threads.emplace_back([&, w] {
+      int64_t round = 0;
+      std::vector<char*> scratch(1, huge(64 << 20));
+      for (int step = 0; step < steps; step++) {
+        const double start = now();
+        for (auto& a : calls) {
+          const int64_t panels = (a.w.shape[0] + 31) / 32, tiles = (a.y.shape[0] + tile_m - 1) / tile_m;
+          bool fresh = true;
+          for (int64_t m = 0; m < tiles; m++)
+            for (int64_t n = panels * w / kWorkers; n < panels * (w + 1) / kWorkers; n++, fresh = false)
+              ev::EV_ISA::linear_task(a, {m, n}, {scratch[0], fresh});
+          barrier(round);
+        }
+        if (w == 0) times.push_back(now() - start);
+      }
+    });
+  for (auto& t : threads) t.join();
+  std::sort(times.begin(), times.end());
+  const double t = times[times.size() / 2], read = std::min(best_read, read_seconds(weights, bytes / 1024 * 1024));
+  std::printf("%s, %ld tokens: %.3f ms a step, %.1f tok/s, weights at %.1f GB/s; read rate %.1f GB/s (%.0f %%)\n", model.c_str(), long(tokens), t * 1e3, tokens / t, bytes / t * 1e-9, bytes / read * 1e-9, 100 * read / t);
+}
