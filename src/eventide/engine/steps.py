@@ -3,7 +3,8 @@
     make_step(limits, [Chunk(seq=0, start=0, count=3, rows="last", sampling=greedy)], tile_queries=16)
 
 gives num_tokens 3, num_tiles 1, num_rows 1, num_samples 1 and every table that `models.decoder` declares. A decode step
-is a list of chunks of one token each; a prompt is one chunk or several; both may stand in one step. Sequence s owns the
+is a list of chunks of one token each (`decode_steps` makes many at once); a prompt is one chunk or several; both may
+stand in one step. Sequence s owns the
 pages s·pages_per_seq onward unless another block table is given.
 """
 
@@ -50,6 +51,35 @@ class Step:
 
     symbols: dict[str, int]
     inputs: dict[str, np.ndarray]
+
+
+def decode_steps(limits: Limits, chunks: Sequence[Chunk], num_steps: int, block_table: np.ndarray) -> list[Step]:
+    """`num_steps` steps that continue one another, the first as `make_step` of these chunks of one token each.
+
+    Positions are known ahead (tokens are not, and the sampler writes them where the next step reads), so one launch may
+    run all of them. Tables that every step has alike are one array.
+    """
+    n = len(chunks)
+    seq = np.array([c.seq for c in chunks], np.int32)
+    pos = np.array([c.start for c in chunks], np.int32) + np.arange(num_steps, dtype=np.int32)[:, None]
+    page = limits.page_size
+    slot = block_table[seq, pos // page] * np.int32(page) + pos % page
+    order = np.arange(n + 1, dtype=np.int32)
+    same = {
+        "seq": seq,
+        "tile_indptr": order,
+        "tile_seq": seq,
+        "block_table": block_table,
+        "logit_rows": order[:-1],
+        "row_seq": seq,
+        "temperature": np.array([c.sampling.temperature for c in chunks], np.float32),
+        "top_k": np.array([c.sampling.top_k for c in chunks], np.int32),
+        "top_p": np.array([c.sampling.top_p for c in chunks], np.float32),
+        "seed": np.array([c.sampling.seed for c in chunks], np.int64),
+        "num_logprobs": np.array([c.sampling.num_logprobs for c in chunks], np.int32),
+    }
+    symbols = {"num_tokens": n, "num_tiles": n, "num_rows": n, "num_samples": n}
+    return [Step(symbols, {**same, "pos": p, "slot": s, "row_pos": p}) for p, s in zip(pos, slot, strict=True)]
 
 
 def default_block_table(limits: Limits) -> np.ndarray:
