@@ -50,9 +50,19 @@ _SCHEMA = [
     "WorkloadExtension",
 ]
 
-_HOME: dict[str, str] = {**dict.fromkeys(_SCHEMA, "schema"), "TraceSet": "dataset"}
+_HOME: dict[str, str] = {
+    **dict.fromkeys(_SCHEMA, "schema"),
+    "TraceSet": "dataset",
+    "ApplyConfig": "apply_index",
+    **dict.fromkeys(("Applier", "apply", "disable_apply", "enable_apply"), "apply_api"),
+}
 
 if TYPE_CHECKING:
+    from .apply_api import Applier as Applier
+    from .apply_api import apply as apply
+    from .apply_api import disable_apply as disable_apply
+    from .apply_api import enable_apply as enable_apply
+    from .apply_index import ApplyConfig as ApplyConfig
     from .dataset import TraceSet as TraceSet
     from .schema import EXTENSION_VERSION as EXTENSION_VERSION
     from .schema import AxisConst as AxisConst
