@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..passes.pipeline import compile_plan
 from ..schedule import KINDS
 from .load import Loaded, Progress
-from .runner import InterpRunner, Runner
+from .runner import CpuRunner, InterpRunner, Runner
 
 __all__ = ["DEVICES", "check_device", "check_schedule", "num_workers", "open_runner"]
 
@@ -33,7 +33,7 @@ def check_device(device: str) -> str:
     """The device's name, `auto` resolved; `UsageError` lists the known ones."""
     if device != "auto" and device not in DEVICES:
         raise UsageError(f"device must be one of auto, {', '.join(DEVICES)}, got {device!r}")
-    return "interp" if device == "auto" else device
+    return "cpu" if device == "auto" else device
 
 
 def check_schedule(schedule: str) -> str:
@@ -56,4 +56,10 @@ def _open_interp(loaded: Loaded, schedule: str, workers: int, progress: Progress
     return InterpRunner(plan, loaded.limits, made_for.tile_queries, dict(loaded.weights(progress)))
 
 
-DEVICES: dict[str, Opener] = {"interp": _open_interp}
+def _open_cpu(loaded: Loaded, schedule: str, workers: int, progress: Progress | None) -> Runner:
+    made_for = target.cpu(workers)
+    plan = compile_plan(loaded.program(), made_for, schedule)
+    return CpuRunner(plan, loaded.limits, made_for.tile_queries, loaded.weights(progress))
+
+
+DEVICES: dict[str, Opener] = {"cpu": _open_cpu, "interp": _open_interp}

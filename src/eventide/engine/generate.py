@@ -34,6 +34,7 @@ __all__ = ["Request", "bounded", "generate"]
 
 _MAX_STEPS = 256  # decode steps in one call of the device
 _PIECE_SECONDS = 0.03  # a reader sees new text about this often
+_SAMPLED = ("next_token", "logprob", "top_ids", "top_logprobs")
 _STOP_STEPS = 16  # stop strings are seen on the host only, so don't run far past one
 
 
@@ -77,16 +78,18 @@ class _Sequence:
         )
 
     def take(self, outputs: Outputs, row: int) -> None:
-        """Note the token that row `row` of a step drew for this sequence."""
-        token = int(outputs["next_token"][row])
+        """Note the tokens that row `row` of some steps drew for this sequence; `outputs` are `[steps, rows, …]`."""
+        tokens = outputs["next_token"][:, row].tolist()
         params = self.request.params
-        self.num_new += 1
-        self.fresh.append(token)
+        self.num_new += len(tokens)
+        self.fresh += tokens
         if params.wants_logprobs:
             n = params.sampling.num_logprobs
-            ids, values = outputs["top_ids"][row, :n].tolist(), outputs["top_logprobs"][row, :n].tolist()
-            self.logprobs.append(TokenLogprob(token, float(outputs["logprob"][row]), dict(zip(ids, values))))
-        if token in params.eos_token_ids:
+            for i, token in enumerate(tokens):
+                ids, values = (outputs[name][i, row, :n].tolist() for name in ("top_ids", "top_logprobs"))
+                self.logprobs.append(TokenLogprob(token, float(outputs["logprob"][i, row]), dict(zip(ids, values))))
+        # steps end at the first of these that comes
+        if tokens[-1] in params.eos_token_ids:
             self.finish_reason = "stop"
         elif self.num_new >= params.max_new_tokens:
             self.finish_reason = "length"
@@ -96,7 +99,11 @@ class _Sequence:
         tokens, logprobs = self.fresh, self.logprobs
         self.fresh, self.logprobs = [], []
         text = ""
-        if self.text is not None:
+        if self.text is not None and not self.request.params.stop:
+            text = self.text.push(tokens)
+            if self.finish_reason is not None:
+                text += self.text.finish()
+        elif self.text is not None:
             for i, token in enumerate(tokens):
                 shown, stopped = self.stops.push(self.text.push([token]))
                 text += shown
@@ -183,7 +190,8 @@ def _read_prompts(runner: Runner, pool: PagePool, live: list[_Sequence]) -> None
             counts.append((sequence, count))
             budget -= count
     chunks = [sequence.chunk(count) for sequence, count in counts]
-    outputs = runner.run(make_step(runner.limits, chunks, runner.tile_queries, pool.block_table))
+    found = runner.run(make_step(runner.limits, chunks, runner.tile_queries, pool.block_table))
+    outputs = {name: found[name][None] for name in _SAMPLED}
     row = 0
     for (sequence, count), chunk in zip(counts, chunks, strict=True):
         sequence.cached_len += count
@@ -196,14 +204,13 @@ def _decode(runner: Runner, pool: PagePool, live: list[_Sequence], max_steps: in
     """At most `max_steps` steps for all of `live`, until one of them ends; how many were made."""
     left = min(sequence.request.params.max_new_tokens - sequence.num_new for sequence in live)
     max_steps = min(left, max_steps, _STOP_STEPS if any(s.request.params.stop for s in live) else _MAX_STEPS)
-    num_steps = 0
-    for outputs in runner.decode([sequence.chunk(1) for sequence in live], max_steps, pool.block_table):
-        num_steps += 1
-        for row, sequence in enumerate(live):
-            sequence.cached_len += 1
-            sequence.take(outputs, row)
-        if any(sequence.finish_reason is not None for sequence in live):
-            break
+    keep = _SAMPLED if any(s.request.params.wants_logprobs for s in live) else _SAMPLED[:1]
+    stops = [sequence.request.params.eos_token_ids for sequence in live]
+    outputs = runner.decode([sequence.chunk(1) for sequence in live], max_steps, pool.block_table, stops, keep)
+    num_steps = len(outputs["next_token"])
+    for row, sequence in enumerate(live):
+        sequence.cached_len += num_steps
+        sequence.take(outputs, row)
     return num_steps
 
 

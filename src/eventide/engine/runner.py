@@ -2,31 +2,32 @@
 
     runner.tokens[seq, :n] = prompt       the histories; the host writes prompts, sampling appends
     runner.run(step)                      one step → {"logits": …, "next_token": …, "logprob": …, …}
-    runner.decode(chunks, 32, table)      up to 32 decode steps, each continuing the last
+    runner.decode(chunks, 32, table)      up to 32 decode steps in one call, each continuing the last
 
-`interp` runs the plan in the interpreter: slow, of use to see what a plan does, and to check the other devices.
+`cpu` runs all the steps of a `decode` in one native call. `interp` runs the plan in the interpreter: slow, of use to see
+what a plan does, and to check the other devices.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import dtypes
+from ..backends.base import shape_of
+from ..backends.cpu import RECORD, CpuKernel, Stop
 from ..backends.interp import Interpreter, Tile
 from ..backends.policies import InOrder
-from ..ir.expr import as_int
 from ..ir.nodes import Plan, TaskGrid
 from ..models.decoder import Limits
 from ..profile.timeline import Span, Timeline
-from .steps import Chunk, Step, make_step
+from .steps import Chunk, Step, decode_steps, decode_tables
 
-__all__ = ["InterpRunner", "Outputs", "Runner", "decode_step_by_step", "make_states"]
+__all__ = ["CpuRunner", "InterpRunner", "Outputs", "Runner"]
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
@@ -46,8 +47,18 @@ class Runner(Protocol):
     def run(self, step: Step) -> Outputs:
         """One step; the arrays hold until the next call."""
 
-    def decode(self, chunks: Sequence[Chunk], num_steps: int, block_table: Array) -> Iterator[Outputs]:
-        """The outputs of at most `num_steps` steps, in which every chunk of one token moves on by one each time."""
+    def decode(
+        self,
+        chunks: Sequence[Chunk],
+        num_steps: int,
+        block_table: Array,
+        stop_tokens: Sequence[Collection[int]],
+        keep: Collection[str],
+    ) -> Outputs:
+        """Steps in which every chunk of one token moves on by one: the outputs in `keep`, stacked, [steps made, …].
+
+        They end early after a step that draws for some chunk one of its `stop_tokens`.
+        """
 
     def profile(self, step: Step) -> Timeline:
         """One step, with a record of every task."""
@@ -61,23 +72,8 @@ def make_states(plan: Plan) -> dict[str, Array]:
     states = {}
     for tensor in plan.tensors.values():
         if tensor.role == "state":
-            shape = [as_int(extent) for extent in tensor.shape]
-            states[tensor.name] = np.zeros([n for n in shape if n is not None], dtypes.to_numpy(tensor.dtype))
+            states[tensor.name] = np.zeros(shape_of(tensor, {}), dtypes.to_numpy(tensor.dtype))
     return states
-
-
-def advance(chunk: Chunk) -> Chunk:
-    """The decode chunk that follows `chunk`, once its token has been drawn."""
-    return replace(chunk, start=chunk.start + chunk.count, count=1)
-
-
-def decode_step_by_step(
-    runner: Runner, chunks: Sequence[Chunk], num_steps: int, block_table: Array
-) -> Iterator[Outputs]:
-    """`Runner.decode` by one `run` a step, for devices without a token loop of their own."""
-    for _ in range(num_steps):
-        yield runner.run(make_step(runner.limits, chunks, runner.tile_queries, block_table))
-        chunks = [advance(chunk) for chunk in chunks]
 
 
 class InterpRunner:
@@ -96,8 +92,21 @@ class InterpRunner:
     def run(self, step: Step) -> Outputs:
         return self._kernel.run(step.symbols, step.inputs, InOrder())
 
-    def decode(self, chunks: Sequence[Chunk], num_steps: int, block_table: Array) -> Iterator[Outputs]:
-        return decode_step_by_step(self, chunks, num_steps, block_table)
+    def decode(
+        self,
+        chunks: Sequence[Chunk],
+        num_steps: int,
+        block_table: Array,
+        stop_tokens: Sequence[Collection[int]],
+        keep: Collection[str],
+    ) -> Outputs:
+        found: list[Outputs] = []
+        for step in decode_steps(self.limits, chunks, num_steps, block_table):
+            found.append(self.run(step))
+            drawn = found[-1]["next_token"].tolist()
+            if any(token in stops for token, stops in zip(drawn, stop_tokens, strict=True)):
+                break
+        return {name: np.stack([outputs[name] for outputs in found]) for name in keep}
 
     def profile(self, step: Step) -> Timeline:
         """All on worker 0, without waits: the interpreter is one thread that plays every worker in turn."""
@@ -119,3 +128,51 @@ class InterpRunner:
 
     def close(self) -> None:
         pass
+
+
+class CpuRunner:
+    """Persistent workers on this machine's cores."""
+
+    def __init__(
+        self, plan: Plan, limits: Limits, tile_queries: int, weights: Iterable[tuple[str, Array]]
+    ) -> None:
+        self.plan, self.limits, self.tile_queries = plan, limits, tile_queries
+        self._kernel = CpuKernel(plan)
+        for name, array in weights:
+            self._kernel.bind_weights(name, array)
+
+    @property
+    def tokens(self) -> npt.NDArray[np.int32]:
+        return self._kernel.states["tokens"]
+
+    def run(self, step: Step) -> Outputs:
+        return self._kernel.run([step])[0]
+
+    def decode(
+        self,
+        chunks: Sequence[Chunk],
+        num_steps: int,
+        block_table: Array,
+        stop_tokens: Sequence[Collection[int]],
+        keep: Collection[str],
+    ) -> Outputs:
+        symbols, inputs, stacked = decode_tables(self.limits, chunks, num_steps, block_table)
+        width = max(len(stops) for stops in stop_tokens)
+        stop = None
+        if width:
+            stop = Stop("next_token", [[*stops, *[-1] * (width - len(stops))] for stops in stop_tokens])
+        found = self._kernel.run_loop(symbols, inputs, num_steps, stacked=stacked, keep=keep, stop=stop)
+        return {name: found.outputs[name] for name in keep}
+
+    def profile(self, step: Step) -> Timeline:
+        self._kernel.run([step], profile=True)
+        grids = self.plan.grids
+        spans = (
+            Span(r["worker"], grids[r["grid"]].name, grids[r["grid"]].op, r["task"], r["free"], r["start"], r["end"], r["step"])
+            for r in (dict(zip(RECORD.names or (), row)) for row in self._kernel.records.tolist())
+        )
+        return Timeline(tuple(spans), self.plan.name)
+
+    def close(self) -> None:
+        # the workers end with the last reference to their kernel
+        del self._kernel

@@ -3,7 +3,7 @@
     make_step(limits, [Chunk(seq=0, start=0, count=3, rows="last", sampling=greedy)], tile_queries=16)
 
 gives num_tokens 3, num_tiles 1, num_rows 1, num_samples 1 and every table that `models.decoder` declares. A decode step
-is a list of chunks of one token each (`decode_steps` makes many at once); a prompt is one chunk or several; both may
+is a list of chunks of one token each (`decode_tables` makes many at once); a prompt is one chunk or several; both may
 stand in one step. Sequence s owns the
 pages s·pages_per_seq onward unless another block table is given.
 """
@@ -53,25 +53,30 @@ class Step:
     inputs: dict[str, np.ndarray]
 
 
-def decode_steps(limits: Limits, chunks: Sequence[Chunk], num_steps: int, block_table: np.ndarray) -> list[Step]:
-    """`num_steps` steps that continue one another, the first as `make_step` of these chunks of one token each.
+def decode_tables(
+    limits: Limits, chunks: Sequence[Chunk], num_steps: int, block_table: np.ndarray
+) -> tuple[dict[str, int], dict[str, np.ndarray], frozenset[str]]:
+    """(symbols, inputs, names of the inputs that have a leading dimension of `num_steps`) of steps that continue one
+    another, the first as `make_step` of these chunks of one token each.
 
     Positions are known ahead (tokens are not, and the sampler writes them where the next step reads), so one launch may
-    run all of them. Tables that every step has alike are one array.
+    run all of them.
     """
     n = len(chunks)
     seq = np.array([c.seq for c in chunks], np.int32)
     pos = np.array([c.start for c in chunks], np.int32) + np.arange(num_steps, dtype=np.int32)[:, None]
     page = limits.page_size
-    slot = block_table[seq, pos // page] * np.int32(page) + pos % page
     order = np.arange(n + 1, dtype=np.int32)
-    same = {
+    inputs = {
         "seq": seq,
+        "pos": pos,
+        "slot": block_table[seq, pos // page] * np.int32(page) + pos % page,
         "tile_indptr": order,
         "tile_seq": seq,
         "block_table": block_table,
         "logit_rows": order[:-1],
         "row_seq": seq,
+        "row_pos": pos,
         "temperature": np.array([c.sampling.temperature for c in chunks], np.float32),
         "top_k": np.array([c.sampling.top_k for c in chunks], np.int32),
         "top_p": np.array([c.sampling.top_p for c in chunks], np.float32),
@@ -79,7 +84,13 @@ def decode_steps(limits: Limits, chunks: Sequence[Chunk], num_steps: int, block_
         "num_logprobs": np.array([c.sampling.num_logprobs for c in chunks], np.int32),
     }
     symbols = {"num_tokens": n, "num_tiles": n, "num_rows": n, "num_samples": n}
-    return [Step(symbols, {**same, "pos": p, "slot": s, "row_pos": p}) for p, s in zip(pos, slot, strict=True)]
+    return symbols, inputs, frozenset(("pos", "slot", "row_pos"))
+
+
+def decode_steps(limits: Limits, chunks: Sequence[Chunk], num_steps: int, block_table: np.ndarray) -> list[Step]:
+    """The same steps one by one."""
+    symbols, inputs, stacked = decode_tables(limits, chunks, num_steps, block_table)
+    return [Step(symbols, {k: v[i] if k in stacked else v for k, v in inputs.items()}) for i in range(num_steps)]
 
 
 def default_block_table(limits: Limits) -> np.ndarray:
@@ -87,10 +98,24 @@ def default_block_table(limits: Limits) -> np.ndarray:
     return np.arange(limits.max_seqs * limits.pages_per_seq, dtype=np.int32).reshape(limits.max_seqs, -1)
 
 
+SPLIT_ALIGN = 16  # positions; a split holds a multiple of it
+
+
+def split_tables(limits: Limits, longest: int, splits: int) -> dict[str, np.ndarray]:
+    """Cuts `longest` positions into at most `splits` parts: int32 split_begin and split_end [num_splits].
+
+    About workers / (sequences · KV heads) parts keep every worker busy.
+    """
+    split_len = -(-longest // (min(splits, limits.max_splits) * SPLIT_ALIGN)) * SPLIT_ALIGN
+    begins = np.arange(0, longest, split_len, dtype=np.int32)
+    return {"split_begin": begins, "split_end": np.minimum(begins + np.int32(split_len), np.int32(limits.max_seq_len))}
+
+
 def make_step(
-    limits: Limits, chunks: Sequence[Chunk], tile_queries: int, block_table: np.ndarray | None = None
+    limits: Limits, chunks: Sequence[Chunk], tile_queries: int, block_table: np.ndarray | None = None, splits: int = 0
 ) -> Step:
-    """The step that advances all the chunks. Chunks that sample come first in the rows."""
+    """The step that advances all the chunks. Chunks that sample come first in the rows. `splits` > 0 adds the tables of
+    a decode program, see `split_tables`."""
     table = default_block_table(limits) if block_table is None else block_table
     chunks = sorted(chunks, key=lambda c: not (c.sample and c.rows == "last"))
     counts = np.array([c.count for c in chunks])
@@ -125,4 +150,7 @@ def make_step(
     arrays["top_p"] = np.array([c.sampling.top_p for c in sampled], np.float32)
     arrays["seed"] = np.array([c.sampling.seed for c in sampled], np.int64)
     symbols = {"num_tokens": len(seq), "num_tiles": len(tile_seq), "num_rows": len(rows), "num_samples": len(sampled)}
+    if splits:
+        arrays |= split_tables(limits, int(pos.max()) + 1, splits)
+        symbols["num_splits"] = len(arrays["split_begin"])
     return Step(symbols, arrays)
