@@ -24,6 +24,7 @@ import numpy as np
 
 from eventide.dtypes import from_numpy
 from eventide.ops import get_op, list_ops
+from eventide.ops.codegen import args_header, device_attrs
 from eventide.ops.declaration import Attr, Op
 
 SRC = Path(__file__).parents[2] / "src" / "eventide"
@@ -37,6 +38,11 @@ FLAGS = {
 }
 NEEDS = {"portable": "", "avx2": "avx2", "avx512": "avx512bw", "avx512bf16": "avx512_bf16", "avx512dots": "avx512bw"}
 DTYPES = {"float32": 0, "bfloat16": 1, "float16": 2, "int32": 3, "int64": 4}
+
+
+def cpu_ops() -> list[str]:
+    """The operators that have code for the CPU."""
+    return [name for name in list_ops() if (SRC / "ops" / name / "cpu.h").exists()]
 
 
 def runnable(isa: str) -> bool:
@@ -79,27 +85,10 @@ def _c_type(attr: Attr, op: Op) -> str:
     return f"ev::{op.name}_{attr.name}" if attr.choices else {int: "int64_t", float: "float", bool: "bool"}[attr.type]
 
 
-def _kept(op: Op) -> list[Attr]:
-    return [a for a in op.attrs if a.choices or a.type is not str]
-
-
-def _glue(op: Op) -> str:
-    enums = [f"enum class {op.name}_{a.name} {{ {', '.join(a.choices)} }};" for a in op.attrs if a.choices]
-    fields = [f"Operand {o.name};" for o in op.operands] + [f"{_c_type(a, op)} {a.name};" for a in _kept(op)]
-    fields += [f"int64_t {t};" for t in op.tile_attrs]
-    return "\n".join(
-        [
-            *enums,
-            f"struct {op.name}_args {{ {' '.join(fields)} }};",
-            f"struct {op.name}_coords {{ {' '.join(f'int64_t {a};' for a in op.axes)} }};",
-        ]
-    )
-
-
 def _runner(op: Op) -> str:
     n = len(op.operands)
     sets = [f"a.{o.name} = operands[{i}];" for i, o in enumerate(op.operands)]
-    sets += [f"a.{x.name} = ({_c_type(x, op)})attrs[{i}];" for i, x in enumerate(_kept(op))]
+    sets += [f"a.{x.name} = ({_c_type(x, op)})attrs[{i}];" for i, x in enumerate(device_attrs(op))]
     sets += [f"a.{t} = tiles[{i}];" for i, t in enumerate(op.tile_attrs)]
     loops = " ".join(f"for (int64_t {x} = 0; {x} < extents[{i}]; {x}++)" for i, x in enumerate(op.axes))
     return f"""
@@ -144,7 +133,8 @@ class Library:
             for i, extent in enumerate(value.shape):
                 slot.shape[i] = extent
         values = [
-            a.choices.index(attrs.get(a.name, a.default)) if a.choices else attrs.get(a.name, a.default) for a in _kept(op)
+            a.choices.index(attrs.get(a.name, a.default)) if a.choices else attrs.get(a.name, a.default)
+            for a in device_attrs(op)
         ]
         getattr(self._lib, f"run_{name}")(
             given,
@@ -155,19 +145,21 @@ class Library:
 
 
 @functools.cache
-def compile_library(isa: str, sanitize: bool = False) -> Path:
+def compile_library(isa: str) -> Path:
     """Compiles all operators for one instruction set."""
-    ops = [get_op(name) for name in list_ops() if (SRC / "ops" / name / "cpu.h").exists()]
+    ops = [get_op(name) for name in cpu_ops()]
     build = Path(tempfile.mkdtemp(prefix="eventide-ops-"))
     source = build / f"{isa}.cpp"
-    lines = ["#include <cstdlib>", f'#include "{SRC}/device/cpu/task.h"', "namespace ev {", *map(_glue, ops), "}"]
-    lines += [f'#include "{SRC}/ops/{op.name}/cpu.h"' for op in ops]
+    for op in ops:
+        (build / f"{op.name}_args.h").write_text(args_header(op))
+    lines = ["#include <cstdlib>", *(f'#include "{op.name}_args.h"\n#include "ops/{op.name}/cpu.h"' for op in ops)]
     source.write_text("\n".join(lines + [_runner(op) for op in ops]))
     compiler = shutil.which("g++") or shutil.which("c++")
     assert compiler, "the tests of the operators need a C++ compiler"
     out = build / f"{isa}.so"
-    command = [compiler, "-std=c++17", "-O2", "-ftree-vectorize", "-fPIC", "-shared", "-Wall", "-Wextra", "-Wno-unused-parameter", f"-DEV_ISA={isa}"]
-    command += [*FLAGS[isa], str(source), "-o", str(out)]
+    warnings = ["-Wall", "-Wextra", "-Wno-unused-parameter"]
+    command = [compiler, "-std=c++17", "-O2", "-fPIC", "-shared", *warnings, f"-DEV_ISA={isa}", *FLAGS[isa]]
+    command += [f"-I{SRC}", f"-I{build}", str(source), "-o", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and not done.stderr, f"{' '.join(command)}\n{done.stderr}"
     return out

@@ -7,16 +7,16 @@ import zlib
 import numpy as np
 import pytest
 
-from eventide.ops import get_op, list_ops
+from eventide.ops import get_op
 from eventide.ops.case import Case
 
 from .calls import by_reference, by_tiles, plan_of
-from .native import FLAGS, library, runnable
+from .native import FLAGS, cpu_ops, library, runnable
 
 ISAS = [pytest.param(i, marks=pytest.mark.skipif(not runnable(i), reason=f"this CPU does not run {i}")) for i in FLAGS]
 CASES = [
     pytest.param(name, case, dtype, id=f"{name}: {case.name}, {dtype}")
-    for name in list_ops()
+    for name in cpu_ops()
     for case in get_op(name).cases
     for dtype in case.dtypes
 ]

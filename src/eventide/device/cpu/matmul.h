@@ -81,53 +81,76 @@ struct Halves {
   }
 };
 
-// One call: V·L rows, T tokens, `steps` steps in each of C blocks. ws: bytes from a step's weights to the next's; wb, xb:
-// bytes of w and elements of x from a block to the next. The blocks join `out` [T][os] one after the other.
-template <class W, int T, int V, int C, bool Fetch>
-inline void micro(const char* w, int64_t ws, int64_t wb, const typename W::Given* x, int64_t xs, int64_t xb, int64_t steps,
-                  float* out, int64_t os) {
+// How weights come to the registers: from cache; streamed from memory, prefetched kAhead bytes before their turn; or from
+// cache while `next_bytes` at p.next, which will be read later, are prefetched along the way.
+enum class Fetch { none, stream, next };
+
+// What one product reads and writes. Strides: `ws` bytes from a step's weights to the next step's, `xs` and `os` elements from
+// a token to the next; with C blocks side by side, `wb` bytes and `xb` elements from a block to the next. Each step prefetches
+// at `next`, which moves by `next_step` bytes.
+template <class W>
+struct Product {
+  const char* w;
+  int64_t ws;
+  const typename W::Given* x;
+  int64_t xs;
+  int64_t steps;
+  float* out;
+  int64_t os;
+  int64_t wb = 0, xb = 0;
+  const char* next = nullptr;
+  int64_t next_step = 0;
+};
+
+// V·L rows and T tokens; the sums of the C blocks join `out` one after the other.
+template <class W, int T, int V, int C, Fetch fetch>
+inline void micro(Product<W> p) {
+  constexpr int lines = fetch == Fetch::none ? 0 : fetch == Fetch::next ? 1 : (V * L * 4 + 63) / 64;
   F acc[C][T][V];
   EV_UNROLL for (int c = 0; c < C; c++)
     EV_UNROLL for (int t = 0; t < T; t++)
       EV_UNROLL for (int v = 0; v < V; v++) acc[c][t][v] = F{};
-  for (int64_t s = 0; s < steps; s++) {
+  for (int64_t s = 0; s < p.steps; s++) {
     EV_UNROLL for (int c = 0; c < C; c++) {
-      const char* row = w + c * wb;
-      if (Fetch)
-        EV_UNROLL for (int b = 0; b < V * L * 4; b += 64) __builtin_prefetch(row + kAhead + b);
-      W::template add<T, V>(acc[c], row, x + c * xb, xs);
+      // what comes later must not push this block out of the first-level cache
+      EV_UNROLL for (int i = 0; i < lines; i++)
+        __builtin_prefetch(p.next + c * p.wb + 64 * i, 0, fetch == Fetch::next ? 2 : 3);
+      W::template add<T, V>(acc[c], p.w + c * p.wb, p.x + c * p.xb, p.xs);
     }
-    w += ws, x += W::step;
+    p.w += p.ws, p.x += W::step, p.next += p.next_step;
   }
   EV_UNROLL for (int c = 0; c < C; c++)
     EV_UNROLL for (int t = 0; t < T; t++)
       EV_UNROLL for (int v = 0; v < V; v++) {
-        float* o = out + t * os + v * L;
+        float* o = p.out + t * p.os + v * L;
         store(o, load(o) + acc[c][t][v]);
       }
 }
 
 // micro for a number of tokens known at run time, t <= kTokens
-template <class W, int V, int C, bool Fetch, int T = kTokens>
-EV_INLINE void micro_for(int64_t t, const char* w, int64_t ws, int64_t wb, const typename W::Given* x, int64_t xs,
-                         int64_t xb, int64_t steps, float* out, int64_t os) {
+template <class W, int V, int C, Fetch fetch, int T = kTokens>
+EV_INLINE void micro_for(int64_t t, const Product<W>& p) {
   if constexpr (T > 0) {
-    if (t == T) return micro<W, T, V, C, Fetch>(w, ws, wb, x, xs, xb, steps, out, os);
-    micro_for<W, V, C, Fetch, T - 1>(t, w, ws, wb, x, xs, xb, steps, out, os);
+    if (t == T) return micro<W, T, V, C, fetch>(p);
+    micro_for<W, V, C, fetch, T - 1>(t, p);
   }
 }
 
-// out[t][0..32) += one block of k (or C of them) for any number of tokens, in even groups
-template <class W, int C, bool Fetch>
-inline void multiply(int64_t tokens, const char* w, int64_t ws, int64_t wb, const typename W::Given* x, int64_t xs,
-                     int64_t xb, int64_t steps, float* out, int64_t os) {
-  constexpr int V = 2;
+// out[t][0..32) += one block of k (or C of them) for any number of tokens, in even groups.
+template <class W, int C, Fetch fetch>
+inline void multiply(int64_t tokens, Product<W> p, int64_t next_bytes = 0) {
+  constexpr int V = 2, passes = kRows / (V * L);
   const int64_t groups = (tokens + kTokens - 1) / kTokens;
+  if (fetch == Fetch::next) p.next_step = next_bytes / (groups * passes * p.steps) + 1;
   for (int r = 0; r < kRows; r += V * L)
     for (int64_t g = 0, t = 0; g < groups; g++) {
-      const int64_t next = (g + 1) * tokens / groups;
-      micro_for<W, V, C, Fetch>(next - t, w + W::lane_bytes * r, ws, wb, x + t * xs, xs, xb, steps, out + t * os + r, os);
-      t = next;
+      const int64_t end = (g + 1) * tokens / groups;
+      Product<W> part = p;
+      part.w += W::lane_bytes * r, part.x += t * p.xs, part.out += t * p.os + r;
+      if (fetch == Fetch::stream) part.next = part.w + kAhead, part.next_step = p.ws;
+      micro_for<W, V, C, fetch>(end - t, part);
+      if (fetch == Fetch::next) p.next += p.next_step * p.steps;
+      t = end;
     }
 }
 

@@ -126,21 +126,22 @@ inline void attention_tile(const attention_args& a, const attention_coords& c, c
       for (int r = 0; r < kRows; r++)
         from[r] = reinterpret_cast<const uint32_t*>(k_cache + place(p0 + min_of(j + r, n - 1)));
       to_panel(from, words, reinterpret_cast<uint32_t*>(s.keys));
-      multiply<Keys, 1, false>(rows, reinterpret_cast<const char*>(s.keys), 4 * kRows, 0, q, d, 0, d / Keys::step,
-                               s.scores + j, kPositions);
+      const char* keys = reinterpret_cast<const char*>(s.keys);
+      multiply<Keys, 1, Fetch::none>(rows, {keys, 4 * kRows, q, d, d / Keys::step, s.scores + j, kPositions});
     }
     for (int64_t r = 0; r < rows; r++) soften(s, r, pos[t0 + r / group] - p0 + 1, 1.0f / std::sqrt(float(d)));
     if (direct) {
-      const T* v = v_cache + place(p0);
-      for (int64_t i = 0; i < d; i += kRows)
-        multiply<typename Held<T>::Values, 1, false>(rows, reinterpret_cast<const char*>(v + i), d * int64_t(sizeof(T)), 0,
-                                                     s.scores, kPositions, 0, n, s.out + i, s.width);
-    } else {
-      for (int64_t j = 0; j < n; j++)
-        for (int64_t i = 0; i < s.width; i += L) store(s.values + j * s.width + i, load(v_cache + place(p0 + j) + i, d - i));
-      for (int64_t i = 0; i < s.width; i += kRows)
-        multiply<F32, 1, false>(rows, reinterpret_cast<const char*>(s.values + i), 4 * s.width, 0, s.scores, kPositions, 0,
-                                n, s.out + i, s.width);
+      const char* v = reinterpret_cast<const char*>(v_cache + place(p0));
+      for (int64_t i = 0; i < d; i += kRows, v += kRows * sizeof(T))
+        multiply<typename Held<T>::Values, 1, Fetch::none>(
+            rows, {v, d * int64_t(sizeof(T)), s.scores, kPositions, n, s.out + i, s.width});
+      continue;
+    }
+    for (int64_t j = 0; j < n; j++)
+      for (int64_t i = 0; i < s.width; i += L) store(s.values + j * s.width + i, load(v_cache + place(p0 + j) + i, d - i));
+    for (int64_t i = 0; i < s.width; i += kRows) {
+      const char* v = reinterpret_cast<const char*>(s.values + i);
+      multiply<F32, 1, Fetch::none>(rows, {v, 4 * s.width, s.scores, kPositions, n, s.out + i, s.width});
     }
   }
   for (int64_t r = 0; r < rows; r++) {

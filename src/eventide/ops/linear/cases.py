@@ -43,5 +43,7 @@ CASES = [
     _case("bias", _make(3, 48, 64, bias=True)),
     _case("residual", _make(3, 48, 64, residual=True)),
     _case("gated", _make(3, 96, 64, norm=True, gated=True), eps=1e-6, activation="silu_mul"),
-    _case("everything", _make(7, 40, 70, norm=True, bias=True, residual=True, gated=True), eps=1e-5, activation="silu_mul"),
+    _case(
+        "everything", _make(7, 40, 70, norm=True, bias=True, residual=True, gated=True), eps=1e-5, activation="silu_mul"
+    ),
 ]

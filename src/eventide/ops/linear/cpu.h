@@ -72,22 +72,24 @@ inline void linear_product(const LinearScratch& s, const char* panel, int64_t k,
   const Given* x = reinterpret_cast<const Given*>(s.x);
   const int64_t xb = tokens * kBlock;
   const bool wide = W::step == 2 && !has_dot && tokens > kTokens;
-  int64_t b = 0, full = k / kBlock;
-  if (tokens <= 2)
-    for (; b + 2 <= full; b += 2)
-      multiply<W, 2, true>(tokens, panel + b * block_bytes, row_bytes, block_bytes, x + b * xb, kBlock, xb, kBlock / W::step,
-                           s.out, kRows);
-  for (; b < s.blocks; b++) {
-    const char* w = panel + b * block_bytes;
+  auto product = [&](int64_t b) {
     const int64_t steps = (min_of(kBlock, k - b * kBlock) + W::step - 1) / W::step;
-    if constexpr (W::step == 2 && std::is_same_v<Given, float>)
+    return Product<W>{panel + b * block_bytes, row_bytes, x + b * xb, kBlock, steps, s.out, kRows, block_bytes, xb};
+  };
+  int64_t b = 0;
+  if (tokens <= 2)
+    for (; b + 2 <= k / kBlock; b += 2) multiply<W, 2, Fetch::stream>(tokens, product(b));
+  for (; b < s.blocks; b++) {
+    const Product<W> p = product(b);
+    if constexpr (std::is_same_v<W, Pairs>)
       if (wide) {
-        widen(reinterpret_cast<const uint32_t*>(w), steps, s.wide);
-        multiply<F32, 1, false>(tokens, reinterpret_cast<const char*>(s.wide), row_bytes, 0, x + b * xb, kBlock, 0,
-                                2 * steps, s.out, kRows);
+        widen(reinterpret_cast<const uint32_t*>(p.w), p.steps, s.wide);
+        Product<F32> q{reinterpret_cast<const char*>(s.wide), row_bytes, p.x, kBlock, 2 * p.steps, s.out, kRows};
+        q.next = p.w + block_bytes;
+        multiply<F32, 1, Fetch::next>(tokens, q, block_bytes);
         continue;
       }
-    multiply<W, 1, true>(tokens, w, row_bytes, 0, x + b * xb, kBlock, 0, steps, s.out, kRows);
+    multiply<W, 1, Fetch::stream>(tokens, p);
   }
 }
 
