@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,7 @@ def test_chrome_trace() -> None:
     assert [(e["tid"], e["ts"], e["dur"]) for e in waits] == [(1, 0, 0.5), (0, 2, 1.5)]
     for tid in (0, 1):
         own = sorted((e["ts"], e["dur"]) for e in work + waits if e["tid"] == tid)
-        assert all(a + d <= b for (a, d), (b, _) in zip(own, own[1:]))
+        assert all(a + d <= b for (a, d), (b, _) in itertools.pairwise(own))
 
 
 def test_merge_counts_steps_on() -> None:
