@@ -105,6 +105,9 @@ class Reader {
     e.event = as<int>();
     e.inner = as<bool>();
     e.cells = list<CellSet>([&] { return cells(); });
+    e.simple = true;
+    for (size_t d = 0; d < e.cells.size(); ++d)
+      e.simple &= e.cells[d].kind == CellSet::single || (e.cells[d].kind == CellSet::span && d + 1 == e.cells.size());
     return e;
   }
   std::vector<Edge> edges() {

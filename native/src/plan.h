@@ -47,7 +47,8 @@ struct CellSet {
 
 struct Edge {
   int event;
-  bool inner;  // depends on the last axis, so it differs from task to task of a row
+  bool inner;   // depends on the last axis, so it differs from task to task of a row
+  bool simple;  // single indices in all dimensions but the last, which may be a span
   std::vector<CellSet> cells;
 };
 

@@ -24,9 +24,19 @@ void Kernel::for_cells(const Worker& me, const Edge& e, F&& f) const {
   const int64_t* shape = event_shape(me, e.event, local);
   const size_t n = e.cells.size();
   if (n == 0) return f(int64_t{0}, shape);
-  if (n == 1 && e.cells[0].kind == CellSet::single) {
-    const int64_t i = e.cells[0].lo.eval(s);
-    if (i >= 0 && i < shape[0]) f(i, shape);
+  // nearly all edges: one cell, or a run of cells along the last dimension
+  if (e.simple) {
+    int64_t flat = 0;
+    for (size_t d = 0; d + 1 < n; ++d) {
+      const int64_t i = e.cells[d].lo.eval(s);
+      if (i < 0 || i >= shape[d]) return;
+      flat = (flat + i) * shape[d + 1];
+    }
+    const CellSet& last = e.cells[n - 1];
+    int64_t lo = last.lo.eval(s), hi = last.kind == CellSet::single ? lo + 1 : last.hi.eval(s);
+    lo = std::max<int64_t>(lo, 0);
+    hi = std::min(hi, shape[n - 1]);
+    for (int64_t i = lo; i < hi; ++i) f(flat + i, shape);
     return;
   }
   int64_t lo[kMaxDims], hi[kMaxDims], at[kMaxDims], value[kMaxDims];

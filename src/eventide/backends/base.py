@@ -73,7 +73,8 @@ def as_array(tensor: Tensor, value: Any, shape: tuple[int, ...]) -> Array:
     want = to_numpy(tensor.dtype)
     if array.dtype != want:
         # numbers without a dtype of their own, and integer tables of another width, lose nothing
-        if not (array.size == 0 or isinstance(value, (list, tuple, int, float)) or (array.dtype.kind in "iu" and want.kind in "iu")):
+        plain = array.size == 0 or isinstance(value, (list, tuple, int, float))
+        if not plain and not (array.dtype.kind in "iu" and want.kind in "iu"):
             raise ProgramError(f"{tensor.role} '{tensor.name}': expected dtype {tensor.dtype}, got {array.dtype.name}")
         array = array.astype(want)
     if array.shape != shape:

@@ -32,7 +32,7 @@ from ..ir.nodes import Plan, Tensor
 from ..ir.tables import DERIVED, check, check_symbols
 from ..ops.registry import get_op
 from .base import Array, OnStep, Outputs, StepLike, as_array, shape_of, tensor_of
-from .cpu_lower import DTYPES, LAYOUTS, lower
+from .cpu_lower import DTYPES, lower
 
 __all__ = ["RECORD", "CpuKernel", "Loop", "Stop", "choose_isa"]
 
@@ -68,7 +68,7 @@ def choose_isa(name: str | None = None) -> str:
     usable = [isa for isa in supported if isa in compiled]
     wanted = name or CPU_ISA.get()
     if wanted is None:
-        return usable[0]
+        return str(usable[0])
     if wanted not in usable:
         raise UsageError(f"this processor cannot run CPU code for '{wanted}'; it has: {', '.join(usable)}")
     return wanted
@@ -256,7 +256,7 @@ class CpuKernel:
     @property
     def steps_done(self) -> int:
         """Steps that the current launch (or the last one) has finished; readable from any thread."""
-        return self._kernel.steps_done
+        return int(self._kernel.steps_done)
 
     def run_task(self, grid: str, symbols: Mapping[str, int], coords: Sequence[int], operands: Mapping[str, Array]) -> None:
         """Runs one task alone. `operands`: whole tensors in logical shape (weights come from the kernel)."""
@@ -320,7 +320,7 @@ class CpuKernel:
         if profile:
             self.records = np.concatenate([r[:n] for r, n in zip(records, counts)])
             self.records.sort(order="start")
-        return done
+        return int(done)
 
     def _explained(self, message: str, symbols: Mapping[str, int], tables: Table) -> EventideError:
         """The error behind a fault of the workers; a broken table is worded by `ir.tables`."""

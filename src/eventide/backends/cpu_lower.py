@@ -21,7 +21,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import PlanError
-from ..ir.expr import Expr, FloorDiv, Load, Max, Min, Mod, Product, Sum, Var, as_int, bounds, linear, product, tables, variables
+from ..ir.expr import (
+    Expr,
+    FloorDiv,
+    Load,
+    Max,
+    Min,
+    Mod,
+    Product,
+    Sum,
+    Var,
+    as_int,
+    bounds,
+    linear,
+    product,
+    tables,
+    variables,
+)
 from ..ir.nodes import Edge, EventTensor, IndexSet, Plan, Segment, Span, TaskGrid, Tensor, Via, cell_var
 from ..ops.codegen import attr_value, device_attrs
 from ..ops.registry import get_op

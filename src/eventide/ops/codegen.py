@@ -10,9 +10,9 @@ it writes
     struct scale_args { Operand x, y; float factor; int64_t tile_m; };
     struct scale_coords { int64_t m; };
 
-and `scale.avx2.cpp`, which includes the operator's cpu.h with EV_ISA = avx2 (a namespace inside `ev`) and exports its entry. An attribute with
-choices becomes `enum class <op>_<attr>`; a string attribute without choices is for the compiler alone and left out.
-Every operator that has a cpu.h beside its declaration is found; nothing lists them.
+and `scale.avx2.cpp`, which includes the operator's cpu.h with EV_ISA = avx2 (a namespace inside `ev`) and exports its
+entry. An attribute with choices becomes `enum class <op>_<attr>`; a string attribute without choices is for the
+compiler alone and left out. Every operator that has a cpu.h beside its declaration is found; nothing lists them.
 """
 
 from __future__ import annotations
