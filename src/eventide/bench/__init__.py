@@ -54,6 +54,8 @@ _HOME: dict[str, str] = {
     **dict.fromkeys(_SCHEMA, "schema"),
     "TraceSet": "dataset",
     "ApplyConfig": "apply_index",
+    "TracingConfig": "capture_policy",
+    **dict.fromkeys(("Tracer", "capture", "disable_tracing", "enable_tracing"), "capture_api"),
     **dict.fromkeys(("Applier", "apply", "disable_apply", "enable_apply"), "apply_api"),
 }
 
@@ -63,6 +65,11 @@ if TYPE_CHECKING:
     from .apply_api import disable_apply as disable_apply
     from .apply_api import enable_apply as enable_apply
     from .apply_index import ApplyConfig as ApplyConfig
+    from .capture_api import Tracer as Tracer
+    from .capture_api import capture as capture
+    from .capture_api import disable_tracing as disable_tracing
+    from .capture_api import enable_tracing as enable_tracing
+    from .capture_policy import TracingConfig as TracingConfig
     from .dataset import TraceSet as TraceSet
     from .schema import EXTENSION_VERSION as EXTENSION_VERSION
     from .schema import AxisConst as AxisConst

@@ -13,8 +13,8 @@
 A call with as many arguments as the definition has inputs returns values; with inputs and outputs it writes the outputs
 and returns None; any other count is a ValueError. While apply() is off, or the data set does not have the definition,
 `@apply` returns the decorated function itself, so it costs nothing; enable it before the module with the decorated
-functions is imported, or by FIB_ENABLE_APPLY=1 and FIB_DATASET_PATH. What a solution computes has no gradient: calls
-that ask for one go to the fallback.
+functions is imported, or by FIB_ENABLE_APPLY=1 and FIB_DATASET_PATH. While tracing is on, `@apply` also records. What a
+solution computes has no gradient: calls that ask for one go to the fallback.
 """
 
 from __future__ import annotations
@@ -202,8 +202,11 @@ class Applier:
         return None, reason, True
 
 
-def fit(definition: Definition, args: Sequence[Any]) -> tuple[dict[str, int] | None, str]:
-    """The var axes of a call, or None and why no solution may have it."""
+def fit(definition: Definition, args: Sequence[Any], *, for_kernel: bool = True) -> tuple[dict[str, int] | None, str]:
+    """The var axes of a call, or None and why it does not fit; `for_kernel` asks for what a kernel needs besides.
+
+    That is memory without gaps, plain tensors and no gradient.
+    """
     names = [*definition.inputs, *definition.outputs][: len(args)]
     specs = {**definition.inputs, **definition.outputs}
     frameworks = set()
@@ -220,17 +223,17 @@ def fit(definition: Definition, args: Sequence[Any]) -> tuple[dict[str, int] | N
             return None, f"{name} is {type(value).__name__}, not a tensor"
         frameworks.add(type(value).__module__.split(".")[0])
         plain = ("ndarray", "Tensor", "Parameter")
-        if type(value).__name__ not in plain:
+        if for_kernel and type(value).__name__ not in plain:
             return None, f"{name} is a {type(value).__name__}, which a kernel cannot read"
         found = str(value.dtype).removeprefix("torch.").replace("float4_e2m1fn_x2", "float4_e2m1")
         if found != dtype:
             return None, f"{name} is {found}, not {dtype}"
         contiguous = value.is_contiguous() if hasattr(value, "is_contiguous") else value.flags.c_contiguous
-        if not contiguous:
+        if for_kernel and not contiguous:
             return None, f"{name} is not contiguous"
     if len(frameworks) > 1:
         return None, "arrays and tensors are mixed"
-    if _asks_gradient(args):
+    if for_kernel and _asks_gradient(args):
         return None, "a gradient is asked for"
     inputs = args[: len(definition.inputs)]
     try:
@@ -348,16 +351,24 @@ def apply(
 
     `name` is a definition's name, or a function of the call's arguments that returns one.
     """
+    from .capture_api import active_tracer, capture
+
     applier = active_applier()
     if args is None and kwargs is None and fallback is None:
 
         def decorate(function: F) -> F:
-            if applier is None:
-                return function
-            return applier.wrap(name, function) if isinstance(name, str) else applier.wrap_resolved(name, function)
+            if applier is not None:
+                wrap = applier.wrap if isinstance(name, str) else applier.wrap_resolved
+                return capture(name)(wrap(name, function))  # type: ignore[arg-type]
+            return capture(name)(function)
 
         return decorate
     args, kwargs = args or (), kwargs or {}
+    tracer = active_tracer()
+    if tracer is not None:
+        definition = tracer.data.definitions.get(name if isinstance(name, str) else name(*args, **kwargs))
+        if definition is not None:
+            tracer.record(definition, args, kwargs)
     if applier is None:
         if fallback is None:
             raise UsageError("apply() is off and no fallback was given; call enable_apply() first")
