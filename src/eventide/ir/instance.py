@@ -9,13 +9,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..errors import PlanError
-from .expr import Expr, evaluate
+from .expr import Expr, evaluate, variables
 from .nodes import Edge, Plan, Region, Span, TaskGrid, cell_var
 
 Coords = tuple[int, ...]
@@ -38,10 +38,28 @@ def indices(region: Region, env: Mapping[str, Any], tables: Mapping[str, Any]) -
 class StepView:
     """A plan with values for its symbols and its run-time tables (name -> integer array)."""
 
-    def __init__(self, plan: Plan, symbols: Mapping[str, int], tables: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        symbols: Mapping[str, int],
+        tables: Mapping[str, Any] | None = None,
+        memo: dict[Any, Any] | None = None,
+    ) -> None:
         self.plan, self.symbols, self.tables = plan, dict(symbols), tables if tables is not None else {}
         self._event_shapes: dict[str, tuple[int, ...]] = {}
-        self.memo: dict[Any, Any] = {}  # what equal grids share within this step; filled by `ordering`
+        # what equal grids share; steps may share it too, as long as they look at no tables
+        self.memo: dict[Any, Any] = {} if memo is None else memo
+
+    def remember(self, key: Any, exprs: Callable[[], Iterable[Expr]], make: Callable[[], Any]) -> Any:
+        """`make()`, or what it gave before for the same key and the same values of the symbols in `exprs()`."""
+        names = self.memo.get(("symbols", key))
+        if names is None:
+            used = {v for e in exprs() for v in variables(e)}
+            names = self.memo["symbols", key] = tuple(s for s in self.plan.symbols if s in used)
+        full = (key, *(self.symbols[s] for s in names))
+        if full not in self.memo:
+            self.memo[full] = make()
+        return self.memo[full]
 
     def value(self, expr: Expr) -> int:
         return int(evaluate(expr, self.symbols, self.tables))

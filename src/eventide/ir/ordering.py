@@ -19,16 +19,16 @@ no single notifier is certain to have run, and nothing is ordered. Grids with `e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from ..errors import PlanError
-from .expr import evaluate
+from .expr import Expr, evaluate
 from .instance import Coords, StepView
-from .nodes import Region, Span, TaskGrid
+from .nodes import Region, Span, TaskGrid, exprs_of
 
 Cells = list[tuple[int, ...]]
 
@@ -70,9 +70,14 @@ def grid_classes(view: StepView, grid: TaskGrid) -> GridClasses:
         tuple((region_key(e.cells), tuple(n.text for n in events[e.event].shape)) for e in (*grid.waits, *grid.notifies)),
         len(grid.waits),
     )
-    found = view.memo.get(key)
-    if found is None:
-        found = view.memo[key] = _classify(view, grid)
+
+    def exprs() -> Iterator[Expr]:
+        yield from (e for _, e in grid.axes)
+        for edge in (*grid.waits, *grid.notifies):
+            yield from exprs_of(edge.cells)
+            yield from events[edge.event].shape
+
+    found = view.remember(key, exprs, lambda: _classify(view, grid))
     assert isinstance(found, GridClasses)
     return found
 
@@ -118,6 +123,15 @@ def group_rows(columns: list[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarra
         span *= width
     if span == 1:
         return np.zeros(n, np.int64), np.arange(min(n, 1)), np.full(min(n, 1), n)
+    if span <= 4 * n + 4096:  # dense keys need no sorting
+        counts = np.bincount(key, minlength=span)
+        used = np.flatnonzero(counts)
+        place = np.zeros(span, np.int64)
+        place[used] = np.arange(len(used))
+        ids = place[key]
+        first = np.empty(len(used), np.int64)
+        first[ids[::-1]] = np.arange(n - 1, -1, -1)
+        return ids, first, counts[used]
     _, first, ids, sizes = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
     return ids.reshape(-1), first, sizes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -51,15 +51,15 @@ def sample_symbols(plan: Plan) -> Iterator[dict[str, int]]:
             yield point
 
 
-def mend(plan: Plan, point: dict[str, int]) -> dict[str, int]:
-    """The point, with symbols lowered (or raised, where that cannot help) until it keeps what the plan requires."""
+def mend(plan: Plan, point: dict[str, int], ranges: Mapping[str, tuple[int, int]] | None = None) -> dict[str, int]:
+    """The point, inside `ranges` (the plan's, unless given), with symbols lowered (or raised, where that cannot help) until it keeps what the plan requires."""
     point = dict(point)
     for e in (*plan.requires, *plan.requires):
         short = -int(evaluate(e, point))
         for coef, atom in _terms(e):
             if short <= 0:
                 break
-            lo, hi = plan.symbols[atom]
+            lo, hi = (ranges or plan.symbols)[atom]
             move = -(-short // abs(coef))
             new = max(lo, point[atom] - move) if coef < 0 else min(hi, point[atom] + move)
             point[atom] = new
