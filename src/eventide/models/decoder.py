@@ -17,7 +17,8 @@ For a prompt of 3 tokens and a greedy continuation: step 1 has num_tokens 3, one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..ir.expr import Sum, Var, wrap
 from ..ir.nodes import Invariant
@@ -35,6 +36,7 @@ class Limits:
     max_seq_len: int = 4096
     page_size: int = 64
     num_pages: int = 0  # 0: as many as max_seqs full sequences need
+    max_splits: int = 64  # parts into which a decode step may cut the past
 
     @property
     def pages_per_seq(self) -> int:
@@ -62,47 +64,38 @@ def _within(lo: int, hi: int | Var) -> Invariant:
 class _Step:
     """The tables that every layer uses."""
 
+    decode: bool
+    seq: TensorRef
     pos: TensorRef
-    slot: TensorRef
-    tile_indptr: TensorRef
-    tile_seq: TensorRef
+    slot: TensorRef | None
+    tile_indptr: TensorRef | None
+    tile_seq: TensorRef | None
+    split_begin: TensorRef | None
+    split_end: TensorRef | None
     block_table: TensorRef
     rope: TensorRef
 
 
-def build_decoder(config: ModelConfig, limits: Limits, dtype: str) -> Program:
-    """The unfused program; weights, activations and caches are of `dtype`, logits float32."""
+def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool = False) -> Program:
+    """The unfused program; weights, activations and caches are of `dtype`, logits float32.
+
+    With `decode`, the program of steps in which a sequence has one token at most: attention then rotates, appends and
+    reads the past in one operator, split over the past as `split_begin` and `split_end` say.
+    """
     p = Program(config.architecture)
-    tokens_n = p.symbol("num_tokens", 1, limits.max_tokens)
-    tiles_n = p.symbol("num_tiles", 1, limits.max_tokens)
+    tokens_n = p.symbol("num_tokens", 1, min(limits.max_tokens, limits.max_seqs) if decode else limits.max_tokens)
     rows_n = p.symbol("num_rows", 0, min(limits.max_rows, limits.max_tokens))
     samples_n = p.symbol("num_samples", 0, min(limits.max_rows, limits.max_seqs))
-    p.require_at_most(tiles_n, tokens_n)
     p.require_at_most(rows_n, tokens_n)
     p.require_at_most(samples_n, rows_n)
-    seqs = _within(0, limits.max_seqs)
-    places = _within(0, limits.max_seq_len)
-    distinct = Invariant("distinct")
-
-    seq = p.input("seq", (tokens_n,), "int32", [seqs])
-    step = _Step(
-        pos=p.input("pos", (tokens_n,), "int32", [places]),
-        slot=p.input("slot", (tokens_n,), "int32", [_within(0, limits.slots), distinct]),
-        tile_indptr=p.input(
-            "tile_indptr", (tiles_n + 1,), "int32", [Invariant("partition", Sum(0), tokens_n), Invariant("increasing")]
-        ),
-        tile_seq=p.input("tile_seq", (tiles_n,), "int32", [seqs]),
-        block_table=p.input(
-            "block_table", (limits.max_seqs, limits.pages_per_seq), "int32", [_within(0, limits.pages)]
-        ),
-        rope=p.weight("rope", (limits.max_seq_len, config.head_dim), "float32"),
-    )
+    step = _tables(p, config, limits, tokens_n, decode)
     tokens = p.state("tokens", (limits.max_seqs, limits.max_seq_len + 1), "int32")
     embeddings = p.weight("embed_tokens", (config.vocab_size, config.hidden_size), dtype)
-    x = p.call("embed", name="embed", seq=seq, pos=step.pos, tokens=tokens, w=embeddings)
+    x = p.call("embed", name="embed", seq=step.seq, pos=step.pos, tokens=tokens, w=embeddings)
     for i in range(config.num_layers):
         x = _layer(p, f"layers.{i}", config, limits, dtype, step, x)
 
+    seqs, places, distinct = _within(0, limits.max_seqs), _within(0, limits.max_seq_len), Invariant("distinct")
     rows = p.input("logit_rows", (rows_n,), "int32", [_within(0, tokens_n)])
     h = p.call(
         "rms_norm",
@@ -115,11 +108,15 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str) -> Program:
     tied = config.tie_word_embeddings
     head = embeddings if tied else p.weight("lm_head", (config.vocab_size, config.hidden_size), dtype)
     logits = p.output(p.call("linear", name="head", x=h, w=head, out_dtype="float32"), "logits")
+    row_seq = p.input("row_seq", (samples_n,), "int32", [seqs, distinct])
+    best, sums = p.call("sample_stats", name="stats", logits=logits, row_seq=row_seq) if decode else (None, None)
     sampled = p.call(
         "sample",
         name="sample",
         logits=logits,
-        row_seq=p.input("row_seq", (samples_n,), "int32", [seqs, distinct]),
+        best=best,
+        sums=sums,
+        row_seq=row_seq,
         row_pos=p.input("row_pos", (samples_n,), "int32", [places]),
         temperature=p.input("temperature", (samples_n,), "float32"),
         top_k=p.input("top_k", (samples_n,), "int32"),
@@ -133,6 +130,40 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str) -> Program:
     return p
 
 
+def _tables(p: Program, config: ModelConfig, limits: Limits, tokens_n: Var, decode: bool) -> _Step:
+    seqs, distinct = _within(0, limits.max_seqs), Invariant("distinct")
+    pages = (limits.max_seqs, limits.pages_per_seq)
+    one_each = [distinct] if decode else []
+    step = _Step(
+        decode=decode,
+        seq=p.input("seq", (tokens_n,), "int32", [seqs, *one_each]),
+        pos=p.input("pos", (tokens_n,), "int32", [_within(0, limits.max_seq_len)]),
+        slot=None,
+        tile_indptr=None,
+        tile_seq=None,
+        split_begin=None,
+        split_end=None,
+        block_table=p.input("block_table", pages, "int32", [_within(0, limits.pages), *one_each]),
+        rope=p.weight("rope", (limits.max_seq_len, config.head_dim), "float32"),
+    )
+    if decode:
+        splits_n = p.symbol("num_splits", 1, limits.max_splits)
+        places = _within(0, limits.max_seq_len + 1)
+        return replace(
+            step,
+            split_begin=p.input("split_begin", (splits_n,), "int32", [places]),
+            split_end=p.input("split_end", (splits_n,), "int32", [places]),
+        )
+    tiles_n = p.symbol("num_tiles", 1, limits.max_tokens)
+    p.require_at_most(tiles_n, tokens_n)
+    return replace(
+        step,
+        slot=p.input("slot", (tokens_n,), "int32", [_within(0, limits.slots), distinct]),
+        tile_indptr=p.input("tile_indptr", (tiles_n + 1,), "int32", [Invariant("partition", Sum(0), tokens_n)]),
+        tile_seq=p.input("tile_seq", (tiles_n,), "int32", [seqs]),
+    )
+
+
 def _layer(p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, step: _Step, x: TensorRef) -> TensorRef:
     def weight(suffix: str, *shape: int) -> TensorRef:
         return p.weight(f"{name}.{suffix}", shape, dtype)
@@ -140,7 +171,7 @@ def _layer(p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, st
     def cache(kind: str) -> TensorRef:
         return p.state(f"{name}.{kind}_cache", (c.num_kv_heads, limits.slots, c.head_dim), dtype)
 
-    heads = {"num_heads": c.num_heads, "num_kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
+    heads: dict[str, Any] = {"num_heads": c.num_heads, "num_kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
     h = p.call("rms_norm", name=f"{name}.norm1", x=x, w=weight("input_norm", c.hidden_size), eps=c.rms_norm_eps)
     qkv = p.call(
         "linear",
@@ -149,36 +180,62 @@ def _layer(p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, st
         w=weight("qkv_proj", c.q_rows + 2 * c.kv_rows, c.hidden_size),
         bias=weight("qkv_bias", c.q_rows + 2 * c.kv_rows) if c.qkv_bias else None,
     )
+    norms: dict[str, Any] = {
+        "q_norm": weight("q_norm", c.head_dim) if c.qk_norm else None,
+        "k_norm": weight("k_norm", c.head_dim) if c.qk_norm else None,
+        "eps": c.rms_norm_eps,
+    }
     k_cache, v_cache = cache("k"), cache("v")
-    q = p.call(
-        "rope_append",
-        name=f"{name}.rope",
-        q_in=qkv,
-        k_in=qkv,
-        v_in=qkv,
-        pos=step.pos,
-        slot=step.slot,
-        rope=step.rope,
-        q_norm=weight("q_norm", c.head_dim) if c.qk_norm else None,
-        k_norm=weight("k_norm", c.head_dim) if c.qk_norm else None,
-        k_cache=k_cache,
-        v_cache=v_cache,
-        eps=c.rms_norm_eps,
-        **heads,
-    )
-    a = p.call(
-        "attention",
-        name=f"{name}.attn",
-        q=q,
-        k_cache=k_cache,
-        v_cache=v_cache,
-        pos=step.pos,
-        tile_indptr=step.tile_indptr,
-        tile_seq=step.tile_seq,
-        block_table=step.block_table,
-        page_size=limits.page_size,
-        **heads,
-    )
+    if step.decode:
+        part, stats = p.call(
+            "attention_decode",
+            name=f"{name}.attn",
+            q_in=qkv,
+            k_in=qkv,
+            v_in=qkv,
+            seq=step.seq,
+            pos=step.pos,
+            split_begin=step.split_begin,
+            split_end=step.split_end,
+            block_table=step.block_table,
+            rope=step.rope,
+            k_past=k_cache,
+            v_past=v_cache,
+            k_new=k_cache,
+            v_new=v_cache,
+            page_size=limits.page_size,
+            **norms,
+            **heads,
+        )
+        a = p.call("attention_merge", name=f"{name}.merge", part=part, stats=stats, dtype=dtype, **heads)
+    else:
+        q = p.call(
+            "rope_append",
+            name=f"{name}.rope",
+            q_in=qkv,
+            k_in=qkv,
+            v_in=qkv,
+            pos=step.pos,
+            slot=step.slot,
+            rope=step.rope,
+            k_cache=k_cache,
+            v_cache=v_cache,
+            **norms,
+            **heads,
+        )
+        a = p.call(
+            "attention",
+            name=f"{name}.attn",
+            q=q,
+            k_cache=k_cache,
+            v_cache=v_cache,
+            pos=step.pos,
+            tile_indptr=step.tile_indptr,
+            tile_seq=step.tile_seq,
+            block_table=step.block_table,
+            page_size=limits.page_size,
+            **heads,
+        )
     o = p.call("linear", name=f"{name}.o", x=a, w=weight("o_proj", c.hidden_size, c.q_rows))
     x = p.call("add", name=f"{name}.x1", a=x, b=o)
     h = p.call(

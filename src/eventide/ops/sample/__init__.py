@@ -35,6 +35,7 @@ def tile(call, target):  # type: ignore[no-untyped-def]
             "top_ids": top,
             "top_logprobs": top,
             "tokens": (Span.at(seq), Span.at(pos + 1)),
+            **({"best": (r.span, full(call["best"].shape[1])), "sums": (r.span, full(call["best"].shape[1]), full(2))} if "best" in call else {}),
         },
     )
 
@@ -50,6 +51,8 @@ OP = Op(
     operands=[
         Operand("logits"),
         *(Operand(k) for k in PER_ROW[:-2]),
+        Operand("best", optional=True, doc="of sample_stats: spares a greedy row the reading of all its logits"),
+        Operand("sums", optional=True),
         Operand("tokens", "update"),
         Operand("next_token", "write"),
         Operand("logprob", "write"),
