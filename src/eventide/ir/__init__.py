@@ -34,7 +34,18 @@ from __future__ import annotations
 
 from .expr import Expr, Load, Var, ceildiv, load, maximum, minimum, parse
 from .nodes import (
-    Access, Edge, EventTensor, Invariant, Plan, Region, Schedule, Segment, Span, TaskGrid, Tensor, Via,
+    Access,
+    Edge,
+    EventTensor,
+    Invariant,
+    Plan,
+    Region,
+    Schedule,
+    Segment,
+    Span,
+    TaskGrid,
+    Tensor,
+    Via,
 )  # fmt: skip
 
 __all__ = [

@@ -405,9 +405,9 @@ def bounds(expr: Expr, ranges: Mapping[str, Interval], loads: Callable[[Load], I
     """An interval that holds the value for all variables in `ranges` (inclusive); `loads` bounds table values."""
     if isinstance(expr, Sum):
         lo = hi = expr.const
-        for c, a in expr.terms:
-            x, y = bounds(a, ranges, loads)
-            lo, hi = lo + min(c * x, c * y), hi + max(c * x, c * y)
+        for coef, atom in expr.terms:
+            x, y = bounds(atom, ranges, loads)
+            lo, hi = lo + min(coef * x, coef * y), hi + max(coef * x, coef * y)
         return lo, hi
     if isinstance(expr, Var):
         if expr.name not in ranges:
@@ -425,7 +425,7 @@ def bounds(expr: Expr, ranges: Mapping[str, Interval], loads: Callable[[Load], I
         corners = (a // max(c, 1), a // d, b // max(c, 1), b // d)
         return min(corners), max(corners)
     if isinstance(expr, Mod):
-        return (a, b) if 0 <= a and b < c else (0, d - 1)
+        return (a, b) if a >= 0 and b < c else (0, d - 1)
     return (min(a, c), min(b, d)) if isinstance(expr, Min) else (max(a, c), max(b, d))
 
 

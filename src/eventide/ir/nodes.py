@@ -112,7 +112,7 @@ class Via:
     block: int = 1
 
 
-IndexSet = Union[Span, Via]
+IndexSet = Union[Span, Via]  # noqa: UP007
 Region = tuple[IndexSet, ...]
 
 

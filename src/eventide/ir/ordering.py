@@ -259,10 +259,10 @@ class Ordering:
                     if (event, cell) in notifiers and self._orders(event, cell):
                         waits[cid].append((event, cell))
                         waiters.setdefault((event, cell), []).append(cid)
-        missing = {cell: len(by) for cell, by in notifiers.items()}
-        for cell, by in notifiers.items():
+        missing = {key: len(by) for key, by in notifiers.items()}
+        for key, by in notifiers.items():
             for cid in by:
-                notified[cid].append(cell)
+                notified[cid].append(key)
         open_waits = [len(w) for w in waits]
         after_entry = {self.entry[g]: self.class_range[g] for g in self.entry}
         for classes in after_entry.values():
@@ -325,4 +325,5 @@ class Ordering:
         need = (1 << len(a)) - 1
         rows = b"".join((self.ancestors[c] >> a.start & need).to_bytes(width, "little") for c in b)
         bits = np.unpackbits(np.frombuffer(rows, np.uint8).reshape(len(b), width), axis=1, bitorder="little")
-        return bits[:, : len(a)].T.astype(bool)
+        matrix: np.ndarray = bits[:, : len(a)].T.astype(bool)
+        return matrix

@@ -10,7 +10,19 @@ from typing import Any
 from ..errors import PlanError
 from .expr import Expr, parse
 from .nodes import (
-    Access, Edge, EventTensor, IndexSet, Invariant, Plan, Region, Schedule, Segment, Span, TaskGrid, Tensor, Via,
+    Access,
+    Edge,
+    EventTensor,
+    IndexSet,
+    Invariant,
+    Plan,
+    Region,
+    Schedule,
+    Segment,
+    Span,
+    TaskGrid,
+    Tensor,
+    Via,
 )  # fmt: skip
 
 FORMAT = 1

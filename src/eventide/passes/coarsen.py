@@ -20,8 +20,8 @@ from dataclasses import replace
 import numpy as np
 
 from ..ir.expr import Expr, Min, Sum, as_int, ceildiv, evaluate, linear, minimum, product, variables
-from ..ir.ordering import Ordering
 from ..ir.nodes import Edge, EventTensor, Plan, Span, TaskGrid, cell_var
+from ..ir.ordering import Ordering
 from .events import EVENT_PREFIX, _share
 from .sampling import sample_views
 

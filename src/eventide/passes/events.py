@@ -18,7 +18,22 @@ from collections import defaultdict
 from dataclasses import replace
 
 from ..errors import ProgramError
-from ..ir.expr import Expr, Min, Sum, Var, as_int, bounds, ceildiv, linear, maximum, minimum, product, substitute, tables, variables
+from ..ir.expr import (
+    Expr,
+    Min,
+    Sum,
+    Var,
+    as_int,
+    bounds,
+    ceildiv,
+    linear,
+    maximum,
+    minimum,
+    product,
+    substitute,
+    tables,
+    variables,
+)
 from ..ir.nodes import Access, Edge, EventTensor, Plan, Span, TaskGrid, cell_var, tables_of
 
 EVENT_PREFIX = "e."
@@ -144,7 +159,7 @@ def _within(hi: Expr, extent: Expr, grid: TaskGrid) -> bool:
 def _ceildiv(a: Expr, b: int) -> Expr:
     if isinstance(a, Min):
         return minimum(_ceildiv(a.a, b), _ceildiv(a.b, b))
-    const, terms = linear(a)
+    _, terms = linear(a)
     mins = [x for x, c in terms.items() if isinstance(x, Min) and c == 1]
     if mins:  # min(x, y) + rest == min(x + rest, y + rest)
         rest = a - mins[0]

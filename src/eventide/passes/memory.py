@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from ..dtypes import itemsize
 from ..ir.expr import bounds, product
-from ..ir.ordering import Ordering
 from ..ir.nodes import Plan
+from ..ir.ordering import Ordering
 from .sampling import sample_views
 
 ALIGN = 256

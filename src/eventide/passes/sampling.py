@@ -1,4 +1,5 @@
-"""Sample steps of a plan: symbols at the low ends of their ranges and across a few tiles, with random tables that keep their invariants."""
+"""Sample steps of a plan: symbols at the low ends of their ranges and across a few tiles, with random tables that keep
+their invariants."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def sample_symbols(plan: Plan) -> Iterator[dict[str, int]]:
 
 
 def mend(plan: Plan, point: dict[str, int], ranges: Mapping[str, tuple[int, int]] | None = None) -> dict[str, int]:
-    """The point, inside `ranges` (the plan's, unless given), with symbols lowered (or raised, where that cannot help) until it keeps what the plan requires."""
+    """The point, inside `ranges` (the plan's, unless given), with symbols lowered (or raised, where that cannot help) until
+    it keeps what the plan requires."""
     point = dict(point)
     for e in (*plan.requires, *plan.requires):
         short = -int(evaluate(e, point))

@@ -29,7 +29,8 @@ from ...ir.expr import tables as tables_in
 from ...ir.instance import StepView
 from ...ir.nodes import Edge, Plan, TaskGrid, tables_of
 from ...ir.ordering import Ordering, region_key
-from ..sampling import map_tables, sample_symbols, view as drawn_view
+from ..sampling import map_tables, sample_symbols
+from ..sampling import view as drawn_view
 from . import order
 from .counts import check_counts, check_edge, edge_key, fits
 from .pairs import Memory, Regions, conflicting_pairs, describe, find_conflict

@@ -196,7 +196,7 @@ def _sets(facts: Facts, s: Via, env: dict[str, Any], n: int) -> list[np.ndarray]
 
 def overlap(a: Boxes, b: Boxes) -> np.ndarray:
     """bool [boxes of a, boxes of b]: whether two boxes of the same tensor may share an element."""
-    hit = a.alive[:, None] & b.alive[None, :]
+    hit: np.ndarray = a.alive[:, None] & b.alive[None, :]
     for x, y in zip(a.dims, b.dims):
         if x.key is not None and x.key == y.key:
             hit &= (x.key_lo[:, None] < y.key_hi[None, :]) & (y.key_lo[None, :] < x.key_hi[:, None])

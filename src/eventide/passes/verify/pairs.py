@@ -186,11 +186,12 @@ def _search(
 
 def _distinct(b: Boxes, ids: np.ndarray, wanted: np.ndarray, all_tasks: bool) -> np.ndarray:
     """One task for each different (class, box) of the wanted classes; all of them where a task must not meet itself."""
-    rows = np.flatnonzero(wanted[ids] & b.alive)
+    rows: np.ndarray = np.flatnonzero(wanted[ids] & b.alive)
     if all_tasks or len(rows) < 2:
         return rows
     columns = [c[rows] for c in (ids, *b.columns())]
-    return rows[group_rows(columns, len(rows))[1]]
+    kept: np.ndarray = rows[group_rows(columns, len(rows))[1]]
+    return kept
 
 
 # -------------------------------------------------------------------------------------------------------- in words

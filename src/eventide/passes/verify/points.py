@@ -24,8 +24,25 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...ir.expr import (
-    Expr, FloorDiv, Load, Max, Min, Mod, Product, Sum, Var, as_int, bounds, evaluate, linear, maximum, minimum, tables,
-    variables, walk, wrap,
+    Expr,
+    FloorDiv,
+    Load,
+    Max,
+    Min,
+    Mod,
+    Product,
+    Sum,
+    Var,
+    as_int,
+    bounds,
+    evaluate,
+    linear,
+    maximum,
+    minimum,
+    tables,
+    variables,
+    walk,
+    wrap,
 )  # fmt: skip
 from ...ir.nodes import Plan, Region, Span, TaskGrid
 from ..sampling import mend

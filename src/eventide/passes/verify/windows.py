@@ -13,6 +13,7 @@ window are left to look at, and a model's layers, equal but for names, are looke
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,13 +54,14 @@ def split(plan: Plan, cuts: Sequence[int]) -> list[Window]:
     places = [0, *cuts, len(plan.grids)]
     return [
         Window(a, b, plan.grids[a:b], plan.grids[b] if b < len(plan.grids) else None, last=b >= places[-2])
-        for a, b in zip(places, places[1:])
+        for a, b in itertools.pairwise(places)
     ]
 
 
 def broken_cut(window: Window, o: Ordering) -> int | None:
-    """The cut whose part of (a) or (b) fails in a step, if any; `o` orders the window's grids alone. The first window needs no (b). Only the
-    last cut may be empty: by (b) nothing of its window runs then, and no later window hangs on it."""
+    """The cut whose part of (a) or (b) fails in a step, if any; `o` orders the window's grids alone. The first window
+    needs no (b). Only the last cut may be empty: by (b) nothing of its window runs then, and no later window hangs on
+    it."""
     if window.next_cut is not None:
         if not all(o.all_before(g.name, window.next_cut.name) for g in window.grids):
             return window.stop
