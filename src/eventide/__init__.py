@@ -14,12 +14,16 @@ Names load when they are first used, so that `import eventide` takes millisecond
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import errors as errors
+    from .compile import compile as compile
+    from .compile import compile as compile
     from .engine.llm import LLM as LLM
     from .engine.outputs import Completion as Completion
     from .engine.outputs import Piece as Piece
@@ -34,10 +38,23 @@ _WHERE = {
     "Piece": "engine.outputs",
     "TokenLogprob": "engine.outputs",
     "Program": "ops.program",
+    "compile": "compile",
+    "compile": "compile",
     "errors": "",
 }
 
-__all__ = ["LLM", "Completion", "Piece", "Program", "SamplingParams", "TokenLogprob", "__version__", "errors"]
+__all__ = ["LLM", "Completion", "Piece", "Program", "SamplingParams", "TokenLogprob", "__version__", "compile", "errors"]
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # importing the submodule `compile` would put it in place of the function
+        if name == "compile" and isinstance(value, ModuleType):
+            value = value.compile
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

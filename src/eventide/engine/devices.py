@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable
 
 from .. import env, target
+from ..backends.cpu import CpuKernel
+from ..compile import compile
 from ..errors import UsageError
 from ..passes.pipeline import compile_plan
 from ..schedule import KINDS
@@ -58,8 +60,11 @@ def _open_interp(loaded: Loaded, schedule: str, workers: int, progress: Progress
 
 def _open_cpu(loaded: Loaded, schedule: str, workers: int, progress: Progress | None) -> Runner:
     made_for = target.cpu(workers)
-    plan = compile_plan(loaded.program(), made_for, schedule)
-    return CpuRunner(plan, loaded.limits, made_for.tile_queries, loaded.weights(progress))
+    kernel = compile(loaded.program(), made_for, schedule).kernel
+    assert isinstance(kernel, CpuKernel)
+    for name, array in loaded.weights(progress):
+        kernel.bind_weights(name, array)
+    return CpuRunner(kernel, loaded.limits, made_for.tile_queries)
 
 
 DEVICES: dict[str, Opener] = {"cpu": _open_cpu, "interp": _open_interp}

@@ -11,7 +11,7 @@ what a plan does, and to check the other devices.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -133,13 +133,9 @@ class InterpRunner:
 class CpuRunner:
     """Persistent workers on this machine's cores."""
 
-    def __init__(
-        self, plan: Plan, limits: Limits, tile_queries: int, weights: Iterable[tuple[str, Array]]
-    ) -> None:
-        self.plan, self.limits, self.tile_queries = plan, limits, tile_queries
-        self._kernel = CpuKernel(plan)
-        for name, array in weights:
-            self._kernel.bind_weights(name, array)
+    def __init__(self, kernel: CpuKernel, limits: Limits, tile_queries: int) -> None:
+        self.plan, self.limits, self.tile_queries = kernel.plan, limits, tile_queries
+        self._kernel = kernel
 
     @property
     def tokens(self) -> npt.NDArray[np.int32]:
