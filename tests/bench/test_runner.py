@@ -372,3 +372,19 @@ def test_landlock_is_enough_where_namespaces_are_refused(tmp_path: Path) -> None
     assert trace.passed and trace.evaluation is not None and trace.evaluation.eventide is not None
     timing = trace.evaluation.eventide.timing
     assert timing is not None and timing.method["sandbox"] == "landlock"
+
+
+def test_repeated_runs_agree_within_their_intervals(tmp_path: Path) -> None:
+    # the full measurement, 100 pairs, is benchmarks/bench_gpu/agreement.py
+    from itertools import combinations
+
+    from eventide.bench.timing import estimate
+
+    runs = []
+    for _ in range(5):
+        result = measure(solution(HONEST), tmp_path, trials=3, iterations=12)
+        assert str(result.status) == "PASSED" and result.eventide is not None, result.log
+        assert result.eventide.timing is not None and result.eventide.timing.samples_ms is not None
+        runs.append(estimate(result.eventide.timing.samples_ms))
+    pairs = list(combinations(runs, 2))
+    assert sum(a.overlaps(b) for a, b in pairs) >= 0.8 * len(pairs)

@@ -132,7 +132,7 @@ def test_right_at_first_and_overwritten_later(tmp_path: Path) -> None:
         """,
         tmp_path,
     )
-    assert "left running" in reason(result) or str(result.status) == "INCORRECT_NUMERICAL"
+    assert "after the call had returned" in reason(result) or str(result.status) == "INCORRECT_NUMERICAL"
 
 
 def test_looks_for_the_reference_on_disk(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The inputs of a workload: what is fixed, what is drawn afresh for every call, and how a valid value is drawn.
 
     plan = plan_inputs(definition, workload, blob_file)     # once
-    plan.fill(seed=(7, 3), write=...)                       # for every timed iteration: same seed, same bits
+    plan.fill(seed=(7, 3), place=...)                       # for every timed iteration: same seed, same bits
 
 Sources of a value, in this order: a scalar or a safetensors file of the workload; an initialiser of the workload, then
 of the definition; else noise of the type (normal floats, integers in [0, 1000), [-128, 128) for int8, fair booleans)

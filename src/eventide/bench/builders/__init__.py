@@ -1,8 +1,9 @@
-"""Builders: how each language becomes something callable. `register` adds one; the first that accepts a solution
-builds it.
+"""Builders: how each language becomes something callable. The first that accepts a solution builds it.
 
->>> [b.name for b in registered()]
-['python', 'triton', 'cpp', 'cuda']
+`register` adds one:
+
+    >>> [b.name for b in registered()]
+    ['python', 'triton', 'cpp', 'cuda']
 """
 
 from __future__ import annotations

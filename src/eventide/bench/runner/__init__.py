@@ -1,13 +1,15 @@
 """The runner: measure solutions in confined processes against a reference that they never see.
 
-settings.py   counts, tolerances, limits, in layers
-process.py    one confined worker: start, talk, stop, watch, end
-bound.py      a worker bound to a workload's shared memory; one prepared and checked call
-measure.py    correctness rounds, trials, the clocks held against each other
-session.py    one workload: inputs, reference, any number of solutions
-records.py    outcome → Evaluation
-run.py        a whole data set: selection, resume, several devices
-command.py    `eventide bench run`
+    settings.py   counts, tolerances, limits, in layers
+    process.py    one confined worker: start, talk, stop, watch, end
+    bound.py      a worker bound to a workload's shared memory; one prepared and checked call
+    measure.py    correctness rounds, trials, the clocks held against each other
+    session.py    one workload: inputs, reference, any number of solutions
+    records.py    outcome → Evaluation
+    run.py        a whole data set: selection, resume, several devices
+    progress.py   bars, and one line a result
+
+`eventide bench run` is `bench.runner_command`.
 """
 
 from __future__ import annotations

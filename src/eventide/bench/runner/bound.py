@@ -1,10 +1,11 @@
 """A worker bound to one workload: its process, the shared inputs, its own outputs, and one checked call at a time.
 
-    shared = SharedInputs(plan, slots=4)            # one for the solution and the reference
-    bound = BoundWorker(start, shared, outputs, ...)
+    shared = SharedInputs(plan, slots=4)              # one for the solution and the reference
+    bound = BoundWorker(worker, shared, outputs, ...)
     shared.fill(slot=0, seed=(7, 1, 0))
-    call = bound.call(slot=0)                       # .ns by the worker, .wall_ns by this process; outputs in
-    bound.views(0)
+    bound.prepare([0], flush=True)
+    call = bound.call([0])                            # .ns by the worker, .wall_ns by this process
+    bound.views(0)                                    # the outputs
 
 On the CPU the order of events around a timed call is: worker stopped → inputs written, outputs poisoned, caches
 emptied → order put into the channel → clock read → worker continued → answer → clock read → worker stopped.
@@ -26,6 +27,7 @@ from eventide.bench.runner.process import WorkerFailure, WorkerProcess
 from eventide.bench.timing.cache import CacheFlusher
 from eventide.bench.worker.arrays import Arena, Array, TensorInfo, lay_out
 
+_MOST_WAIT_NS = 50_000_000
 _NUM_PROBES = 32  # output bytes that the worker reads back the moment a call returns
 
 
@@ -85,6 +87,13 @@ class Call:
     ns: int
     wall_ns: int
     late: str = ""
+    waited_ns: int = 0
+    """How long the worker's main thread waited for a core meanwhile, which is nobody's lie."""
+
+    @property
+    def gap_ns(self) -> int:
+        """What this process's clock saw beyond the worker's claim and the wait for a core."""
+        return self.wall_ns - self.ns - min(self.waited_ns, _MOST_WAIT_NS)
 
 
 class BoundWorker:
@@ -180,9 +189,9 @@ class BoundWorker:
         if len(slots) == 1 and repeat == 1 and self.destination_passing and not self.cuda:
             places = self._probe_places(slots[0])
             message["probe"] = places
-        wall_ns, reply = self.worker.timed_go(message, self._allowance.left_s)
+        allowed_s = self._allowance.left_s
+        wall_ns, waited_ns, reply = self.worker.timed_go(message, allowed_s, stop=not self.cuda)
         self._allowance.spend(wall_ns / 1e9)
-        self.pause()
         late = ""
         if places and not null:
             seen = bytes.fromhex(str(reply.get("probe", "")))
@@ -191,7 +200,7 @@ class BoundWorker:
         ns = reply.get("ns")
         if not isinstance(ns, int) or ns < 0:
             raise WorkerFailure("RUNTIME_ERROR", "the worker answered without a time: its clock was tampered with")
-        return Call(ns, wall_ns, late)
+        return Call(ns, wall_ns, late, waited_ns)
 
     def _probe_places(self, slot: int) -> list[int]:
         spans = [(i.offsets[slot], i.num_bytes) for i in self.outputs if i.num_bytes]

@@ -3,7 +3,7 @@
     with WorkerProcess(policy, limits) as worker:
         worker.request({"op": "load", ...}, timeout_s=60)
         worker.stop()                       # inputs are prepared while nothing of it runs
-        elapsed_ns, reply = worker.timed_go({"op": "go", ...}, timeout_s=5)
+        wall_ns, waited_ns, reply = worker.timed_go({"op": "go", ...}, timeout_s=5, stop=True)
 
 A thread watches the memory of the whole process tree and drains what it prints. Every way to fail ends in a
 `WorkerFailure` that carries the status for the trace and a sentence.
@@ -195,14 +195,29 @@ class WorkerProcess:
         self.send(message, fds)
         return self.receive(timeout_s)
 
-    def timed_go(self, message: dict[str, Any], timeout_s: float) -> tuple[int, dict[str, Any]]:
-        """(nanoseconds by this process's clock, the reply) of one go; the order waits in the channel while it is
-        stopped."""
+    def waited_ns(self) -> int:
+        """How long the worker's main thread has waited for a core so far; the kernel's account, 0 where it keeps none."""
+        fields = _read(f"/proc/{self.worker_pid}/schedstat").split()
+        return int(fields[1]) if len(fields) > 1 else 0
+
+    def timed_go(self, message: dict[str, Any], timeout_s: float, *, stop: bool) -> tuple[int, int, dict[str, Any]]:
+        """One go: nanoseconds by this process's clock, nanoseconds of them that the worker waited for a core, the reply.
+
+        The order waits in the channel while the worker is stopped; with `stop` the worker is stopped again at once.
+        """
+        before_ns = self.waited_ns()
         self.send(message)
         start = time.perf_counter_ns()
         self.resume()
         reply = self.receive(timeout_s)
-        return time.perf_counter_ns() - start, reply
+        wall_ns = time.perf_counter_ns() - start
+        if stop:
+            self._signal(signal.SIGSTOP)
+        # read before the worker wakes to stop, which is a wait of its own
+        waited_ns = self.waited_ns() - before_ns
+        if stop:
+            self.stop()
+        return wall_ns, min(waited_ns, wall_ns), reply
 
     def stop(self) -> None:
         """Stop every thread of every process of the group and wait until the worker has come to rest."""

@@ -1,5 +1,4 @@
-"""From an outcome to the record of the format, with our extension block: samples, intervals, method, device,
-settings."""
+"""From an outcome to the format's record and our extension block: samples, intervals, method, device, settings."""
 
 from __future__ import annotations
 

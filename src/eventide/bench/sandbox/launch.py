@@ -9,8 +9,7 @@ Two methods, one stated in the runner's records:
 ``namespaces``  the whole tree is remounted read-only; temporary folders and every folder in `hide` are covered by empty
                 memory file systems; `writable` folders are bound back; there is no network device but a dead loopback.
 ``landlock``    where user namespaces are refused: reading is allowed for the system, Python and `keep` alone, writing
-for
-                `writable` alone; the network is closed by the system-call filter and, where the kernel has it, by
+                for `writable` alone; the network is closed by the system-call filter and, where the kernel has it, by
                 Landlock.
 ``none``        nothing but limits and the filter; the runner uses it only when it was told to (``--unsafe``).
 

@@ -3,14 +3,14 @@
 The estimate is the format's: the median within a trial, the mean of the medians over trials. Its interval must hold
 for a run that somebody repeats, in new processes, at another minute, so it joins two sources of error:
 
-    within trials    block bootstrap of the median: neighbouring samples share a state of the machine, so blocks of
-    them are
-                     drawn, not single ones (Künsch 1989, doi:10.1214/aos/1176347265)
+    within trials    block bootstrap of the median: neighbouring samples share a state of the machine, so blocks of them
+                     are drawn, not single ones (Künsch 1989, doi:10.1214/aos/1176347265)
     between trials   the trials' medians scatter more than that; their standard error with Student's t for trials - 1
                      degrees of freedom
 
-and takes the wider of the two. Worked example: trials [[1.0, 1.1, 1.0], [1.2, 1.2, 1.3]] have medians 1.0 and 1.2, so
-the estimate is 1.1, and with two trials the interval is far wider than either's own.
+and takes the wider of the two, but never past the fastest and the slowest sample seen. Worked example: the trials
+[1.0, 1.1, 1.0] and [1.2, 1.2, 1.3] have medians 1.0 and 1.2, so the estimate is 1.1, and as they disagree the interval
+is as wide as the samples, 1.0 to 1.3.
 
 ``a is faster than b`` is said only when the interval of their ratio excludes 1.
 """
@@ -117,7 +117,14 @@ def estimate(samples: Samples, confidence: float = 0.95, seed: int = 0) -> Estim
     medians = np.asarray([float(np.median(trial)) for trial in logs])
     width = _half_width(draws, medians, confidence)
     value = center(samples)
-    return Estimate(value, value * math.exp(-width), value * math.exp(width))
+    fastest, slowest = (math.exp(edge(np.concatenate(logs))) for edge in (np.min, np.max))
+    return _clipped(value, width, fastest, slowest)
+
+
+def _clipped(value: float, width: float, least: float, most: float) -> Estimate:
+    """value * exp(± width), kept within what was observed."""
+    low, high = value * math.exp(-width), value * math.exp(width)
+    return Estimate(value, min(value, max(low, least)), max(value, min(high, most)))
 
 
 def ratio(top: Samples, bottom: Samples, confidence: float = 0.95, seed: int = 0) -> Estimate:
@@ -143,7 +150,10 @@ def ratio(top: Samples, bottom: Samples, confidence: float = 0.95, seed: int = 0
         width = max(float(high) - middle, middle - float(low))
         if parts:
             width = max(width, student_t(confidence, min(len(m) for m in parts) - 1) * error)
-    return Estimate(value, value * math.exp(-width), value * math.exp(width))
+    (top_least, top_most), (least, most) = (
+        (float(np.min(joined)), float(np.max(joined))) for joined in (np.concatenate(tops), np.concatenate(bottoms))
+    )
+    return _clipped(value, width, math.exp(top_least - most), math.exp(top_most - least))
 
 
 def is_faster(a: Samples, b: Samples, confidence: float = 0.95) -> bool:

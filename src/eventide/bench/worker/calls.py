@@ -2,10 +2,9 @@
 
 Two forms of one C++ or CUDA function ``run(x, y)``:
 
-``C form``     ``extern "C" int run(const DLTensor* x, DLTensor* y)``; scalars are ``int64_t`` or ``double``; 0 means
-well done. ``tvm-ffi``    ``TVM_FFI_DLL_EXPORT_TYPED_FUNC(run, run)``, which exports ``__tvm_ffi_run``; the package
-`apache-tvm-ffi`
-               calls it.
+``C form``   ``extern "C" int run(const DLTensor* x, DLTensor* y)``; scalars are ``int64_t`` or ``double``; 0 is success.
+``tvm-ffi``  ``TVM_FFI_DLL_EXPORT_TYPED_FUNC(run, run)``, which exports ``__tvm_ffi_run``; the package `apache-tvm-ffi`
+             calls it.
 
 Layouts: DLPack 1.0 (https://dmlc.github.io/dlpack/latest/c_api.html).
 """
