@@ -12,6 +12,8 @@ of arrays where the program has several. States start as zeros and stay from cal
 from __future__ import annotations
 
 import os
+import sys
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -189,3 +191,13 @@ class _Keeper:
     def __init__(self, raw: Array, owner: Any) -> None:
         self.owner = owner
         self.__array_interface__ = raw.__array_interface__
+
+
+class _CallableModule(types.ModuleType):
+    """`eventide.compile` names this module and its function alike: calling either compiles."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> CompiledKernel:
+        return compile(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

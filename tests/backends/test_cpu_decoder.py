@@ -1,0 +1,140 @@
+"""Decoders on the CPU workers: the interpreter's results, bit for bit with the same tile functions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from eventide import _native
+from eventide.backends.cpu import Stop
+from eventide.backends.policies import Adversarial, Random
+from eventide.engine.steps import Chunk, Sampling, make_step
+
+from . import decoders as d
+
+ISAS = [i for i in _native.supported_isas() if f"linear:{i}" in _native.compiled_ops()]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("isa", ISAS)
+def test_bits_of_the_interpreter_with_the_same_tiles(isa: str, dtype: str) -> None:
+    c = d.config(qkv_bias=True, num_heads=6, num_kv_heads=2) if dtype == "float32" else d.config()
+    plan = d.plan_of(c, dtype, workers=3)
+    weights, tokens = d.random_weights(plan, c), d.prompts(c)
+    steps = d.mixed_steps(1, 4)
+    kernel = d.cpu_kernel(plan, weights, tokens, isa=isa, poison=True, check_counts=True)
+    real = kernel.run(steps)
+    for seed in range(2):
+        policy = Random(seed) if seed % 2 else Adversarial(seed)
+        for mine, theirs in zip(real, d.interpreted(plan, weights, tokens, steps, policy, kernel), strict=True):
+            d.same_bits(mine, theirs)
+
+
+@pytest.mark.slow
+def test_bits_over_many_interleavings() -> None:
+    c = d.config(num_layers=1, vocab_size=37)
+    plan = d.plan_of(c, workers=4)
+    weights, tokens = d.random_weights(plan, c), d.prompts(c)
+    steps = d.mixed_steps(5, 2)
+    kernel = d.cpu_kernel(plan, weights, tokens, delay_ns=30_000)
+    real = kernel.run(steps)
+    for seed in range(20):
+        policy = Random(seed) if seed % 2 else Adversarial(seed)
+        for mine, theirs in zip(real, d.interpreted(plan, weights, tokens, steps, policy, kernel), strict=True):
+            d.same_bits(mine, theirs)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 3e-2)])
+def test_close_to_the_references(dtype: str, tolerance: float) -> None:
+    c = d.config()
+    plan = d.plan_of(c, dtype)
+    weights, tokens = d.random_weights(plan, c), d.prompts(c)
+    steps = [make_step(d.LIMITS, [Chunk(0, 0, 6, "all"), Chunk(2, 0, 19, "none")], d.TILE_QUERIES)]
+    (real,) = d.cpu_kernel(plan, weights, tokens).run(steps)
+    (expected,) = d.interpreted(plan, weights, tokens, steps, Random(0), None)
+    error = np.linalg.norm(real["logits"] - expected["logits"]) / np.linalg.norm(expected["logits"])
+    assert error < tolerance
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_schedules_workers_and_delays_agree_bit_for_bit(dtype: str) -> None:
+    c = d.config()
+    steps = d.mixed_steps(2, 6)
+    results = []
+    for schedule, workers, delay in (("static", 2, 0), ("per_op", 2, 0), ("static", 1, 0), ("per_op", 3, 20_000), ("static", 5, 20_000)):
+        plan = d.plan_of(c, dtype, schedule, workers)
+        kernel = d.cpu_kernel(plan, d.random_weights(plan, c), d.prompts(c), poison=True, check_counts=True, delay_ns=delay)
+        results.append(kernel.run(steps))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            d.same_bits(a, b)
+
+
+def test_a_thousand_launches_of_mixed_shapes_without_a_reset() -> None:
+    c = d.config(num_layers=1)
+    plan = d.plan_of(c)
+    weights = d.random_weights(plan, c)
+    steps = d.mixed_steps(3, 1500)
+    one = d.cpu_kernel(plan, weights, d.prompts(c), check_counts=True)
+    first = [out for k in range(0, len(steps), 3) for out in one.run(steps[k : k + 3])]
+    other = d.plan_of(c, workers=1)
+    second = d.cpu_kernel(other, weights, d.prompts(c), poison=True).run(steps)
+    for a, b in zip(first, second, strict=True):
+        d.same_bits(a, b)
+
+
+def decode_inputs(start: int, count: int, seqs: int = 2, temperature: float = 0.0) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+    sampling = Sampling(temperature, seed=7)
+    steps = [
+        make_step(d.LIMITS, [Chunk(s, start + k, 1, sampling=sampling) for s in range(seqs)], d.TILE_QUERIES) for k in range(count)
+    ]
+    inputs = dict(steps[0].inputs)
+    for name in ("pos", "slot", "row_pos"):
+        inputs[name] = np.stack([s.inputs[name] for s in steps])
+    return steps[0].symbols, inputs
+
+
+STACKED = ("pos", "slot", "row_pos")
+
+
+def test_the_token_loop_equals_single_steps() -> None:
+    c = d.config()
+    plan = d.plan_of(c)
+    weights, tokens = d.random_weights(plan, c), d.prompts(c)
+    a, b = (d.cpu_kernel(plan, weights, tokens) for _ in range(2))
+    prefill = make_step(d.LIMITS, [Chunk(0, 0, 9), Chunk(1, 0, 9)], d.TILE_QUERIES)
+    a.run([prefill])
+    b.run([prefill])
+    symbols, inputs = decode_inputs(9, 20, temperature=0.7)
+    seen: list[int] = []
+    loop = a.run_loop(symbols, inputs, 20, stacked=STACKED, keep=["next_token"], on_progress=lambda done, out: seen.append(done))
+    singles = [
+        b.run([make_step(d.LIMITS, [Chunk(s, 9 + k, 1, sampling=Sampling(0.7, seed=7)) for s in range(2)], d.TILE_QUERIES)])[0]
+        for k in range(20)
+    ]
+    assert loop.num_steps == 20 and seen == list(range(1, 21))
+    np.testing.assert_array_equal(loop.outputs["next_token"], np.stack([s["next_token"] for s in singles]))
+    np.testing.assert_array_equal(loop.outputs["logits"], singles[-1]["logits"])
+    np.testing.assert_array_equal(a.states["tokens"], b.states["tokens"])
+
+
+def test_stop_rules_callbacks_and_progress() -> None:
+    c = d.config()
+    plan = d.plan_of(c)
+    kernel = d.cpu_kernel(plan, d.random_weights(plan, c), d.prompts(c))
+    kernel.run([make_step(d.LIMITS, [Chunk(0, 0, 9), Chunk(1, 0, 9)], d.TILE_QUERIES)])
+    symbols, inputs = decode_inputs(9, 24, temperature=1.5)
+    drawn = kernel.run_loop(symbols, inputs, 24, stacked=STACKED).outputs["next_token"]
+    row0, row1 = drawn[:, 0].tolist(), drawn[:, 1].tolist()
+    eos = np.array([[row0[6], -1], [row1[11], row1[4]]])
+    first = [min(row0.index(row0[6]), len(row0)), min(row1.index(row1[11]), row1.index(row1[4]))]
+    for when, expected in (("any", min(first) + 1), ("all", max(first) + 1)):
+        loop = kernel.run_loop(symbols, inputs, 24, stacked=STACKED, stop=Stop("next_token", eos, when))
+        assert loop.num_steps == expected
+        np.testing.assert_array_equal(loop.outputs["next_token"], drawn[:expected])
+    assert kernel.run_loop(symbols, inputs, 24, stacked=STACKED, on_progress=lambda done, out: done == 3).num_steps == 3
+    assert kernel.steps_done == 3
+    # with a long interval only the last call is certain
+    seen: list[int] = []
+    kernel.run_loop(symbols, inputs, 24, stacked=STACKED, on_progress=lambda done, out: seen.append(done), interval_s=60.0)
+    assert seen == [1, 24]
