@@ -27,10 +27,14 @@ from .sampling import sample_views
 
 
 def coarsen(plan: Plan) -> Plan:
-    lean = _map_waits(plan, lambda g, e: e not in _candidates(plan, g))
-    lean = _merge(lean)
-    orderings = [Ordering(v) for v in sample_views(lean)]
-    plan = _map_waits(plan, lambda g, e: e not in _candidates(plan, g) or not _implied(orderings, plan, g, e))
+    order = {EVENT_PREFIX + g.name: i for i, g in enumerate(plan.grids)}
+    candidates = {g.name: _candidates(order, g) for g in plan.grids}
+    lean = _each_waits(plan, lambda g: tuple(e for e in g.waits if e not in candidates[g.name]))
+    orderings = [Ordering(v) for v in sample_views(_merge(lean))]
+    implied = {
+        g.name: [e for e in candidates[g.name] if _implied(orderings, plan, order, g, e)] for g in plan.grids
+    }
+    plan = _each_waits(plan, lambda g: tuple(e for e in g.waits if e not in implied[g.name]))
     return _drop_unused(_merge(plan))
 
 
@@ -38,28 +42,29 @@ def _merge(plan: Plan) -> Plan:
     for name in list(plan.events):
         if name.startswith(EVENT_PREFIX):
             plan = _merge_tiles(_drop_axes(plan, name), name)
-    return replace(plan, grids=tuple(replace(g, waits=_without_contained(g.waits)) for g in plan.grids))
+    return _each_waits(plan, lambda g: _without_contained(g.waits))
 
 
-def _map_waits(plan: Plan, keep: Callable[[TaskGrid, Edge], bool]) -> Plan:
-    return replace(plan, grids=tuple(replace(g, waits=tuple(e for e in g.waits if keep(g, e))) for g in plan.grids))
+def _each_waits(plan: Plan, fn: Callable[[TaskGrid], tuple[Edge, ...]]) -> Plan:
+    return replace(plan, grids=tuple(replace(g, waits=w) if (w := fn(g)) != g.waits else g for g in plan.grids))
 
 
-def _candidates(plan: Plan, grid: TaskGrid) -> list[Edge]:
+def _candidates(order: dict[str, int], grid: TaskGrid) -> list[Edge]:
     """Inferred waits that other waits may imply: all but those for the latest of the grids waited for."""
-    order = {EVENT_PREFIX + g.name: i for i, g in enumerate(plan.grids)}
     mine = [e for e in grid.waits if e.event in order]
     latest = max((order[e.event] for e in mine), default=-1)
     return [] if grid.manual else [e for e in mine if order[e.event] < latest]
 
 
-def _implied(orderings: list[Ordering], plan: Plan, grid: TaskGrid, edge: Edge) -> bool:
+def _implied(orderings: list[Ordering], plan: Plan, order: dict[str, int], grid: TaskGrid, edge: Edge) -> bool:
     """Whether, in every sample step without the candidates, the tasks that `edge` waits for come first anyway."""
-    first = plan.grid(edge.event.removeprefix(EVENT_PREFIX))
+    first = plan.grids[order[edge.event]]
     kept = [d for d, (_, e) in enumerate(first.axes) if not variables(e) & set(first.axis_names)]
     if not all(isinstance(s, Span) for s in edge.cells):
         return False
     for o in orderings:
+        if o.all_before(first.name, grid.name):
+            continue
         coords, sources = o.view.coords(grid), o.view.coords(first)
         env = {**o.view.symbols, **{a: coords[:, d] for d, a in enumerate(grid.axis_names)}}
         for c in o.class_range[grid.name]:
@@ -78,6 +83,10 @@ def _waits(plan: Plan, event: str) -> list[Edge]:
     return [e for g in plan.grids for e in (*g.waits, *g.enter) if e.event == event]
 
 
+def _names(grid: TaskGrid, event: str) -> bool:
+    return any(e.event == event for e in (*grid.waits, *grid.enter, *grid.notifies))
+
+
 def _rewrite(plan: Plan, event: EventTensor, wait: object, notify: object) -> Plan:
     def edges(edges: tuple[Edge, ...], fn: object) -> tuple[Edge, ...]:
         out = tuple(Edge(e.event, fn(e.cells)) if e.event == event.name else e for e in edges)  # type: ignore[operator]
@@ -85,6 +94,8 @@ def _rewrite(plan: Plan, event: EventTensor, wait: object, notify: object) -> Pl
 
     grids = tuple(
         replace(g, waits=edges(g.waits, wait), enter=edges(g.enter, wait), notifies=edges(g.notifies, notify))
+        if _names(g, event.name)
+        else g
         for g in plan.grids
     )
     return replace(plan, grids=grids, events={**plan.events, event.name: event})

@@ -75,10 +75,12 @@ def _terms(e: Expr) -> list[tuple[int, str]]:
     return sorted(found)
 
 
-def view(plan: Plan, symbols: dict[str, int], seed: int = 0, spread: float = 1.0) -> StepView:
-    """One step with drawn tables."""
+def view(
+    plan: Plan, symbols: dict[str, int], seed: int = 0, spread: float = 1.0, names: set[str] | None = None
+) -> StepView:
+    """One step with drawn tables: those named, or all that maps look up."""
     rng = np.random.default_rng(seed)
-    return StepView(plan, symbols, draw_all(with_sources(plan, map_tables(plan)), symbols, rng, spread))
+    return StepView(plan, symbols, draw_all(with_sources(plan, map_tables(plan) if names is None else names), symbols, rng, spread))
 
 
 def with_sources(plan: Plan, names: set[str]) -> list[Tensor]:
@@ -88,4 +90,5 @@ def with_sources(plan: Plan, names: set[str]) -> list[Tensor]:
 
 
 def sample_views(plan: Plan) -> list[StepView]:
-    return [view(plan, s, i) for i, s in enumerate(sample_symbols(plan))]
+    names = map_tables(plan)
+    return [view(plan, s, i, names=names) for i, s in enumerate(sample_symbols(plan))]
