@@ -1,0 +1,48 @@
+"""Eventide as a contender, through its public interface."""
+
+from __future__ import annotations
+
+import time
+
+from worker import NUM_LOGITS, PROMPT_LEN, options, prompt, serve
+
+import eventide
+from eventide import SamplingParams
+from eventide.profile.bandwidth import measure_read_bandwidth
+
+given = options()
+start = time.perf_counter()
+llm = eventide.LLM(given["model"], device="cpu", num_threads=given["threads"], max_seq_len=1024)
+load_s = time.perf_counter() - start
+
+
+def decode(batch: int, tokens: int) -> dict[str, float]:
+    params = SamplingParams(max_new_tokens=tokens + 1, temperature=0, ignore_eos=True)
+    pieces = llm.stream([prompt(i, PROMPT_LEN) for i in range(batch)], params)
+    for _ in range(batch):  # the first token of each comes from reading the prompts
+        next(pieces)
+    begin = time.perf_counter()
+    count = sum(len(piece.token_ids) for piece in pieces)
+    return {"tokens_per_s": count / (time.perf_counter() - begin)}
+
+
+def prefill(batch: int, tokens: int) -> dict[str, float]:
+    params = SamplingParams(max_new_tokens=1, temperature=0, ignore_eos=True)
+    prompts = [prompt(i, tokens) for i in range(batch)]
+    begin = time.perf_counter()
+    llm.generate(prompts, params)
+    return {"tokens_per_s": batch * tokens / (time.perf_counter() - begin)}
+
+
+def logits() -> dict[str, list[float]]:
+    return {"logits": llm.logits(prompt(0, PROMPT_LEN))[-1][:NUM_LOGITS].tolist()}
+
+
+def bandwidth() -> dict[str, float]:
+    return {"bytes_per_s": measure_read_bandwidth(given["threads"], seconds=0.3)}
+
+
+serve(
+    {"version": eventide.__version__, "load_s": load_s},
+    {"decode": decode, "prefill": prefill, "logits": logits, "bandwidth": bandwidth},
+)
