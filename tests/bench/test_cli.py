@@ -152,7 +152,9 @@ def test_report_merge_and_html(shown: Path, tmp_path: Path, capsys: pytest.Captu
     assert "page.html (" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("argv", [[], ["check"], ["new"], ["pack"], ["unpack"], ["report"], ["report", "best"]])
+@pytest.mark.parametrize(
+    "argv", [[], ["check"], ["run"], ["export"], ["new"], ["pack"], ["unpack"], ["report"], ["report", "best"]]
+)
 def test_help_is_worth_reading(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         call(*argv, "--help")
@@ -177,3 +179,56 @@ def test_without_pydantic(shown: Path, tmp_path: Path) -> None:
     assert done.stderr == (
         "error: `eventide bench` needs pydantic, which is not installed: pip install 'eventide[bench]'\n"
     )
+
+
+def test_run_measures_and_remembers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "data"
+    data = TraceSet(root=root)
+    from eventide.bench import Definition, Solution, Trace
+
+    from .records import TRACE
+
+    data.add_definition(Definition.model_validate(DEFINITION))
+    data.add_solution(Solution.model_validate(SOLUTION))
+    wrong = changed(changed(SOLUTION, "name", "wrong"), "sources.0.content", "def run(x, alpha, y):\n    y[...] = x\n")
+    data.add_solution(Solution.model_validate(wrong))
+    data.add_traces([Trace.model_validate({**TRACE, "solution": None, "evaluation": None})])
+    quick = ["--iterations", "5", "--trials", "1", "--warmup-runs", "1", "--set", "correctness_rounds=1"]
+    argv = ["run", str(root), "--device", "cpu", "--unsafe", *quick]
+    assert call(*argv) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[0].split()[:4] == ["definition", "solution", "workload", "status"] and len(lines) == 3
+    assert {line.split()[1]: line.split()[3] for line in lines[1:]} == {
+        "scale_numpy": "PASSED",
+        "wrong": "INCORRECT_NUMERICAL",
+    }
+    assert call("check", str(root), "--strict") == 0
+    assert call(*argv, "--json") == 0  # the same sources on the same hardware: nothing to do
+    captured = capsys.readouterr()
+    assert json.loads(captured.out[captured.out.index("{") :]) == {"traces": [], "skipped": [], "resumed": 2}
+    assert call(*argv, "--again", "--solution", "scale_*", "--json") == 0
+    assert len(read_json(capsys)["traces"]) == 1
+    assert call("report", "best", str(root), "--json") == 0
+    best = read_json(capsys)
+    assert [(r["solution"], r["passed"], r["workloads"]) for r in best] == [("scale_numpy", 1, 1)]
+    assert call(*argv, "--solution", "nobody") == 0
+    assert "nothing was measured: no solution and workload" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "iterations"], "--set takes name=value with a JSON value"),
+        (["--set", "iterations=many"], "--set takes name=value with a JSON value"),
+        (["--set", "colour=1"], "no setting is called 'colour'"),
+        (["--iterations", "0"], "iterations must be at least 1, got 0"),
+        (["--max-workloads", "0"], "--max-workloads must be at least 1, got 0"),
+        (["--device", "abacus"], "unknown device 'abacus'"),
+    ],
+)
+def test_run_with_bad_options(
+    shown: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", str(shown), *options) == UsageError.exit_code
+    assert message in capsys.readouterr().err

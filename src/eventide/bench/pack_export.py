@@ -101,7 +101,7 @@ def write_exported(data: TraceSet, exported: Sequence[Exported]) -> Iterator[tup
             if contents and data.root is not None:
                 file = data.root / data.blob_path(one.definition.name, trace.uuid)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                save_file({n: np.ascontiguousarray(a) for n, a in contents.items()}, str(file))
+                save_file(contents, str(file))
         yield one.definition.name, data.add_traces(fresh)
 
 
@@ -213,28 +213,36 @@ def _shape(tensor: Tensor, step: ExportStep) -> tuple[int, ...]:
 
 def _add_workload(one: Exported, grouped: _Call, step: ExportStep, producers: Mapping[str, OpCall]) -> None:
     definition = one.definition
-    identity = f"{definition.name} {step.name} {sorted(step.symbols.items())}"
-    uuid = hashlib.sha256(identity.encode()).hexdigest()[:32]
-    rng = np.random.default_rng(int(uuid[:8], 16))
+    rng = np.random.default_rng(int(_digest(definition.name, step.name)[:8], 16))
     shapes = {n: _shape(t, step) for n, t in grouped.inputs.items()}
     axes = definition.get_axes_values(list(shapes.values()))
     for n, t in grouped.written.items():  # axes that only outputs have
         names = definition.outputs[n].shape or []
         axes |= {a: v for a, v in zip(names, _shape(t, step)) if a in definition.var_axes}
     contents: dict[str, Array] = {}
-    inputs: dict[str, RandomInput | ScalarInput | SafetensorsInput] = {}
-    path = f"blob/workloads/{definition.op_type}/{definition.name}/{definition.name}_{uuid}.safetensors"
     for n, tensor in grouped.inputs.items():
         value = _value(tensor, shapes[n], step, producers, grouped.program, rng)
-        if value is None:
-            inputs[n] = RandomInput(type="random")
-        else:
-            contents[n] = value
-            inputs[n] = SafetensorsInput(type="safetensors", path=path, tensor_key=n)
+        if value is not None:
+            contents[n] = np.ascontiguousarray(value)
+    # steps that look the same to this operator are one workload
+    uuid = _digest(definition.name, repr(sorted(axes.items())), *(a.tobytes().hex() for a in contents.values()))[:32]
+    if any(t.uuid == uuid for t in one.workloads):
+        return
+    path = f"blob/workloads/{definition.op_type}/{definition.name}/{definition.name}_{uuid}.safetensors"
+    inputs: dict[str, RandomInput | ScalarInput | SafetensorsInput] = {
+        n: SafetensorsInput(type="safetensors", path=path, tensor_key=n)
+        if n in contents
+        else RandomInput(type="random")
+        for n in grouped.inputs
+    }
     workload = Workload(axes=axes, inputs=inputs, uuid=uuid)
     one.workloads.append(Trace(definition=definition.name, workload=workload))
     if contents:
         one.contents[uuid] = contents
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _value(

@@ -58,6 +58,7 @@ def new_solution(
         loader=jinja2.PackageLoader("eventide.bench", "templates"),
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
     file = ENTRY_FILES[language]

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import EventideError
-from . import bench_common, bench_data, bench_export, bench_report, bench_solutions
+from . import bench_common, bench_data, bench_export, bench_report, bench_run, bench_solutions
 
 _DESCRIPTION = """\
 Keep kernels and what is claimed about them in one data set (the FlashInfer Trace format), measure the claims, rank
@@ -34,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="bench_command", metavar="COMMAND", required=True)
-    for module in (bench_data, bench_report, bench_solutions, bench_export):
+    for module in (bench_data, bench_run, bench_report, bench_solutions, bench_export):
         module.add_commands(commands)
     return parser
 
