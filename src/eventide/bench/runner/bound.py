@@ -118,6 +118,7 @@ class BoundWorker:
         self.arena = Arena.create("eventide-outputs", num_bytes)
         self._flusher, self._allowance, self._owns_worker = flusher, allowance, owns_worker
         self._poisons = [0] * shared.slots
+        self._flush_device = False
         self.output_bytes = sum(info.num_bytes for info in outputs)
         worker.shared_bytes = shared.num_bytes + num_bytes
         inputs_fd = shared.arena.open_read_only()
@@ -162,8 +163,10 @@ class BoundWorker:
     def _all_poison(view: Array, poison: int) -> bool:
         return bool((view.reshape(-1).view(np.uint8) == poison).all())
 
-    def prepare(self, slots: Sequence[int], *, flush: bool, watch_inputs: bool = False) -> None:
-        """Everything that comes before the clock: poison, the device's inputs, cold caches."""
+    def prepare(self, slots: Sequence[int], *, flush: bool) -> None:
+        """Everything that comes before the clock: poison, the device's inputs, cold caches (the CPU's now, a GPU's in
+        its own stream)."""
+        self._flush_device = flush
         # neither 0 nor 255, which honest outputs are full of
         poison = 1 + secrets.randbelow(254)
         for slot in slots:
@@ -172,7 +175,7 @@ class BoundWorker:
                 self.arena.view(info, slot).reshape(-1).view(np.uint8)[...] = poison
         if self.cuda:
             message = {"op": "prepare", "slots": list(slots), "seeds": [self.shared.seeds[s] for s in slots]}
-            self.request({**message, "poison": poison, "flush": flush, "watch_inputs": watch_inputs})
+            self.request({**message, "poison": poison})
         elif flush and self._flusher is not None:
             self._flusher.flush()
 
@@ -185,6 +188,7 @@ class BoundWorker:
         """One order for prepared slots. The worker is left stopped (CPU)."""
         self.pause()
         message: dict[str, Any] = {"op": "go", "slots": list(slots), "repeat": repeat, "null": null}
+        message["flush"] = self._flush_device and len(slots) * repeat == 1
         places: list[int] = []
         if len(slots) == 1 and repeat == 1 and self.destination_passing and not self.cuda:
             places = self._probe_places(slots[0])
@@ -208,6 +212,14 @@ class BoundWorker:
             return []
         picked = [spans[secrets.randbelow(len(spans))] for _ in range(_NUM_PROBES)]
         return [start + secrets.randbelow(length) for start, length in picked]
+
+    def check_order(self, slot: int, seed: tuple[int, ...]) -> str:
+        """What an untimed call on new inputs behind a held-back stream shows (CUDA); empty when nothing is wrong."""
+        if not self.cuda:
+            return ""
+        self.shared.fill(slot, seed)  # memory that is used again must not hold the right values
+        self.prepare([slot], flush=False)
+        return str(self.request({"op": "order", "slot": slot, "poison": self._poisons[slot]}).get("late", ""))
 
     def inspect(self, slot: int) -> Call:
         """Bring outputs to the host (CUDA), or returned values again (CPU); what it finds wrong is in `late`."""

@@ -93,6 +93,7 @@ class Measurement:
         self._prints: list[tuple[int, int]] = []
         self._reference_ms = 0.0
         self._call_ms = 0.0
+        self._check_s = 0.0
 
     # single calls
 
@@ -107,7 +108,7 @@ class Measurement:
             raise ReferenceFailed(f"the reference of {self.definition.name} failed: {failure.reason}") from failure
 
     def _solution_call(self, subject: BoundWorker, slot: int, *, flush: bool) -> Call:
-        subject.prepare([slot], flush=flush, watch_inputs=self.random.random() < _LINGER_SHARE)
+        subject.prepare([slot], flush=flush)
         call = subject.call([slot])
         if call.late:
             raise Failed("RUNTIME_ERROR", call.late)
@@ -115,6 +116,7 @@ class Measurement:
 
     def _check(self, subject: BoundWorker, slot: int) -> None:
         """Compare the outputs in `slot` with the reference's, which were computed from the same inputs."""
+        started = time.monotonic()
         if subject.cuda:
             seen = subject.inspect(slot)
             if seen.late:
@@ -132,6 +134,7 @@ class Measurement:
         self.outcome.checked += 1
         self._judge(verdict)
         self._prints.append((_print(case.expected), _print(case.actual)))
+        self._check_s = time.monotonic() - started
 
     def _judge(self, verdict: Verdict) -> None:
         self.outcome.verdict = self.outcome.verdict.merged(verdict)
@@ -141,6 +144,9 @@ class Measurement:
     def _linger(self, subject: BoundWorker, slot: int) -> None:
         if subject.changed_after(slot, _LINGER_S):
             raise Failed("RUNTIME_ERROR", "outputs changed after the call had returned: work was left running")
+        late = subject.check_order(slot, (self.seed, 3001, self.random.randrange(1 << 30)))
+        if late:
+            raise Failed("RUNTIME_ERROR", late)
 
     # phases
 
@@ -218,6 +224,9 @@ class Measurement:
         paired = min(1.0, max(affordable / settings.iterations, 1 / settings.iterations))
         if not settings.profile_baseline:
             paired = min(paired, settings.check_share)
+        # comparing large outputs may take longer than calling; half of the time goes to it at most
+        checks = settings.budget_s / settings.trials / 2 / max(self._check_s, 1e-6)
+        check_share = min(settings.check_share, max(checks / settings.iterations, 3 / settings.iterations))
         samples: list[float] = []
         reference_samples: list[float] = []
         gaps: list[float] = []
@@ -238,7 +247,7 @@ class Measurement:
             gaps.append(call.gap_ns)
             if pair and not first:
                 reference_samples.append(self._reference_call(0, flush=settings.cold_cache).ns / 1e6)
-            if pair and (self.random.random() < settings.check_share or iteration == certain):
+            if pair and (self.random.random() < check_share or iteration == certain):
                 self._check(subject, 0)
             if self.random.random() < _LINGER_SHARE or iteration == count - 1:
                 self._linger(subject, 0)

@@ -28,6 +28,7 @@ from eventide.errors import BenchError
 
 _KEEP_CHARS = 16_000
 _POLL_S = 0.02
+_HAS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # a kernel option
 
 
 class WorkerFailure(Exception):
@@ -300,6 +301,9 @@ def _cmdline(pid: int) -> str:
 
 
 def _children(pid: int) -> list[int]:
+    if not _HAS_CHILDREN:
+        everyone = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        return [other for other in everyone if _parent(other) == pid]
     try:
         threads = os.listdir(f"/proc/{pid}/task")  # a child belongs to the thread that made it
     except OSError:

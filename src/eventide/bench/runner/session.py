@@ -45,6 +45,7 @@ from eventide.errors import BenchError, OutOfMemoryError
 
 _SLOT_BUDGET = 256 << 20  # bytes of inputs and outputs for the slots of a warm batch
 _MOST_SLOTS = 4
+_TMP_BYTES = 256 << 20
 
 
 @dataclass
@@ -75,12 +76,15 @@ class Host:
         self, built: Built, settings: Settings, scratch: Path, *, passing: bool, seconds: float
     ) -> WorkerProcess:
         """A confined process with the code loaded. Raises WorkerFailure."""
+        # a namespace has its own /tmp in memory; a folder on disk is for what must outlive one process, compiled kernels
+        on_disk = built.starts_processes or self.method != "namespaces"
         scratch.mkdir(parents=True, exist_ok=True)
         policy = sandbox.Policy(
             method=self.method,
             hide=self.hidden,
             keep=built.readable,
-            writable=(str(scratch),),
+            writable=(str(scratch),) if on_disk else (),
+            tmp_bytes=_TMP_BYTES,
             gpu=self.is_cuda,
         )
         env = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # its pool of compilers would outlive the warm-up

@@ -131,7 +131,7 @@ def _limits(config: dict[str, Any]) -> None:
 def _become(config: dict[str, Any]) -> None:
     sc.drop_capabilities()
     seccomp.install(seccomp.base_rules(unix_sockets=config["unix_sockets"], memfd=config["memfd"]))
-    os.chdir(config["writable"][0] if config["writable"] else "/")
+    os.chdir(config["writable"][0] if config["writable"] else "/tmp")
     argv = config["argv"]
     os.execve(argv[0], argv, config["env"])
 

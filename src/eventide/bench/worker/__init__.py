@@ -7,7 +7,8 @@ socket (`channel`), sees inputs through a read-only mapping and leaves outputs i
     load {code, framework, device}     →    import or dlopen
     bind {tensors, slots} + 2 fds      →    map, build argument lists
     lock {}                            →    no new process any more
-    prepare {slots, seeds}             →    CUDA only: inputs to the device, poisoned outputs, cold L2
+    prepare {slots, seeds, poison}     →    CUDA only: inputs staged on the device, poisoned outputs
+    order {slot, poison}               →    CUDA only: one call behind a long pause, to find work on other streams
     go {slots, repeat, probe}          →    call; time; copy returned values (CPU)
     inspect {slot}                     →    copy the last values (again), say what changed since
     exit {}                            →    end

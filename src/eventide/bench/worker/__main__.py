@@ -92,6 +92,10 @@ class Worker:
         reply: dict[str, Any] = self.side.inspect(message)
         return reply
 
+    def order(self, message: dict[str, Any]) -> dict[str, Any]:
+        reply: dict[str, Any] = self.side.order(message)
+        return reply
+
     def prepare(self, message: dict[str, Any]) -> dict[str, Any]:
         reply: dict[str, Any] = self.side.prepare(message)
         return reply

@@ -1,8 +1,14 @@
 """Calls on a CUDA device: inputs are drawn or copied there before the clock runs, outputs copied back after it stopped.
 
-The time of a call is between two events on the current stream, with the L2 cache flushed before the first. Work that
-the solution left on other streams is looked for in two ways: the device may not still be busy after the closing event,
-and the outputs as they were at that event are compared with the outputs after the whole device has come to rest.
+Everything of a timed call is put on the current stream while the device is still busy with a pause, so that launching is
+hidden as it is in a real program:
+
+    pause │ staged inputs → arguments │ L2 flushed │ event │ the solution's work │ event
+
+The arguments hold the previous call's inputs until that copy, so work that runs ahead on a stream of its own computes from
+the wrong values. Work on other streams is looked for in three more ways: outputs may not change while the current stream
+is held back by a long pause (`order`), the device may not still be busy after the closing event, and outputs as they were
+at that event must be those after the whole device has come to rest (`inspect`).
 """
 
 from __future__ import annotations
@@ -17,6 +23,9 @@ from eventide.bench.worker.arrays import Arena, TensorInfo, to_torch, torch_dtyp
 from eventide.bench.worker.load import Loaded
 
 LATE_NS = 200_000  # the device may need this long to report that it is idle
+_PAUSE_CYCLES = 600_000  # about 0.3 ms, longer than a launch from Python
+_LONG_PAUSE_CYCLES = 30_000_000  # about 15 ms
+_LONG_PAUSE_NS = 5_000_000  # a call that returns within this did not wait for the long pause
 
 
 class CudaSide:
@@ -43,6 +52,7 @@ class CudaSide:
         self._clock = time.perf_counter_ns
         self._keep: list[Any] = []
         self._in = [[self._empty(info) for info in inputs] for _ in range(slots)]
+        self._staged = [[self._empty(info) for info in inputs] for _ in range(slots)]
         self._out = [[self._empty(info) for info in outputs] for _ in range(slots)]
         pointers = loaded.style == "pointers"
         self._arguments = []
@@ -53,7 +63,6 @@ class CudaSide:
         l2_bytes = int(torch.cuda.get_device_properties(self.device).L2_cache_size)
         self._flush = torch.empty(max(2 * l2_bytes, 1 << 26), dtype=torch.uint8, device=self.device)
         self._watch: Any = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        self._originals: dict[int, list[Any]] = {}
         self._early: dict[int, list[Any]] = {}
         self._busy = False
 
@@ -73,9 +82,9 @@ class CudaSide:
         return calls.c_argument(place)
 
     def prepare(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Fresh inputs and poisoned outputs in each slot, then a cold L2 and an idle device."""
+        """Fresh inputs staged for each slot, poisoned outputs, an idle device."""
         for slot, seed in zip(message["slots"], message["seeds"]):
-            for index, (info, tensor) in enumerate(zip(self.inputs, self._in[slot])):
+            for index, (info, tensor) in enumerate(zip(self.inputs, self._staged[slot])):
                 if info.shape is None:
                     continue
                 if info.generate:
@@ -85,19 +94,24 @@ class CudaSide:
             for info, tensor in zip(self.outputs, self._out[slot]):
                 if info.shape is not None and self.destination_passing:
                     _raw(tensor).fill_(message["poison"])
-        self._originals = (
-            {s: [_copy(t) for t in self._in[s]] for s in message["slots"]} if message["watch_inputs"] else {}
-        )
-        if message["flush"]:
-            self._flush.fill_(1)
         torch.cuda.synchronize(self.device)
         return {}
+
+    def _begin(self, slots: list[int], pause_cycles: int, *, flush: bool) -> None:
+        torch.cuda._sleep(pause_cycles)  # type: ignore[no-untyped-call]
+        for slot in slots:
+            for info, staged, tensor in zip(self.inputs, self._staged[slot], self._in[slot]):
+                if info.shape is not None:
+                    _raw(tensor).copy_(_raw(staged))
+        if flush:
+            self._flush.fill_(1)
 
     def go(self, message: dict[str, Any]) -> dict[str, Any]:
         """One call per slot, `repeat` rounds, between two events; replies with nanoseconds of device time."""
         slots: list[int] = message["slots"]
         function = (lambda *_: None) if message.get("null") else self._function
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        self._begin(slots, _PAUSE_CYCLES, flush=bool(message["flush"]))
         start.record()
         for _ in range(message["repeat"]):
             for slot in slots:
@@ -106,13 +120,43 @@ class CudaSide:
         end.synchronize()
         self._early = {}
         if self.destination_passing:
-            with torch.cuda.stream(self._watch):  # does not wait for the solution's streams
-                self._early = {slots[0]: [_copy(t) for t in self._out[slots[0]]]}
-            self._watch.synchronize()
+            self._early = {slots[0]: self._snapshot(self._out[slots[0]])}
         copied = self._clock()
         torch.cuda.synchronize(self.device)
         self._busy = self._clock() - copied > LATE_NS
         return {"ns": int(start.elapsed_time(end) * 1e6), "probe": ""}
+
+    def _snapshot(self, tensors: list[Any]) -> list[Any]:
+        with torch.cuda.stream(self._watch):  # does not wait for the solution's streams
+            copies = [_copy(t) for t in tensors]
+        self._watch.synchronize()
+        return copies
+
+    def order(self, message: dict[str, Any]) -> dict[str, Any]:
+        """One untimed call behind a long pause: nothing may be computed before the current stream gets there."""
+        slot, poison = message["slot"], message["poison"]
+        self._begin([slot], _LONG_PAUSE_CYCLES, flush=False)
+        begun = self._clock()
+        self.results[slot] = self._function(*self._arguments[slot])
+        waited = self._clock() - begun > _LONG_PAUSE_NS  # it waited for the device itself, which is its right
+        outputs = self._out[slot]
+        if not self.destination_passing:
+            outputs = results.as_list(self.results[slot], self.outputs)
+        time.sleep(0.001)  # for work on other streams to get somewhere
+        early = self._snapshot(outputs)
+        inside = not torch.cuda.current_stream(self.device).query()
+        torch.cuda.synchronize(self.device)
+        ahead = False
+        for before, now in zip(early, outputs):
+            if isinstance(now, torch.Tensor) and now.numel():
+                plain = bool((_raw(now) == _raw(now)[0]).all())  # nothing to tell a result from fresh memory by
+                untouched = bool((before == poison).all()) if self.destination_passing else not _same(before, now)
+                ahead = ahead or not (untouched or plain)
+        if ahead and inside and not waited:
+            return {
+                "late": "outputs were written while the current stream was held back: the work is on another stream"
+            }
+        return {}
 
     def inspect(self, message: dict[str, Any]) -> dict[str, Any]:
         """Copy a slot's outputs to the host and say what was found after the last call."""
@@ -122,7 +166,9 @@ class CudaSide:
             reply["late"] = "the device was still busy after the closing event: work was left on another stream"
         if any(not _same(a, b) for a, b in zip(self._early.get(slot, []), self._out[slot])):
             reply["late"] = "outputs changed after the closing event: work was left on another stream"
-        if any(not _same(a, b) for a, b in zip(self._originals.get(slot, []), self._in[slot])):
+        if any(
+            isinstance(b, torch.Tensor) and not _same(_raw(a), b) for a, b in zip(self._staged[slot], self._in[slot])
+        ):
             reply["mutated"] = True
         values = self._out[slot] if self.destination_passing else results.as_list(self.results[slot], self.outputs)
         for value, info in zip(values, self.outputs):
