@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # the extension is built again when any of these changes; Python files are used where they stand
 NATIVE := pyproject.toml $(shell find native src/eventide/device src/eventide/ops -type f -not -path '*/__pycache__/*' 2>/dev/null)
 
-.PHONY: run test check package bench clean
+.PHONY: run test check package build bench clean
 
 run: $(VENV)/installed
 	@$(BIN)/eventide generate eventide-tiny "Once upon a time" --max-new-tokens 120 --seed 3
@@ -30,6 +30,12 @@ check: $(VENV)/tested
 
 package: $(VENV)/tested
 	$(BIN)/python -m pytest -q tests/package --package --timeout=600
+
+# the C++ extension alone, into src/: for work on the workers and operators
+build: $(VENV)/created
+	@$(BIN)/pip install --quiet nanobind cmake ninja
+	@$(BIN)/cmake -S native -B build/dev -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(abspath src/eventide) --log-level=WARNING
+	@$(BIN)/cmake --build build/dev
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/cpu.py --help

@@ -126,11 +126,14 @@ nb::object allocate(size_t bytes) {
   return nb::cast(nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(buffer->data(), {bytes}, owner));
 }
 
-// Any CPU array with DLPack as (address, shape, kind code, bits); contiguous, bf16 included.
-nb::tuple from_dlpack(nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> a) {
-  nb::list shape;
-  for (size_t i = 0; i < a.ndim(); ++i) shape.append(a.shape(i));
-  return nb::make_tuple(reinterpret_cast<int64_t>(a.data()), nb::tuple(shape), int(a.dtype().code), int(a.dtype().bits));
+// Any CPU array with DLPack as (address, shape, strides in elements, kind code, bits), bf16 included.
+nb::tuple from_dlpack(nb::ndarray<nb::ro, nb::device::cpu> a) {
+  nb::list shape, strides;
+  for (size_t i = 0; i < a.ndim(); ++i) {
+    shape.append(a.shape(i));
+    strides.append(a.stride(i));
+  }
+  return nb::make_tuple(reinterpret_cast<int64_t>(a.data()), nb::tuple(shape), nb::tuple(strides), int(a.dtype().code), int(a.dtype().bits));
 }
 
 int64_t load_entry(const std::string& path, const std::string& symbol) {
@@ -156,7 +159,7 @@ NB_MODULE(_native, m) {
       },
       "Pairs op:isa of this build.");
   m.def("allocate", &allocate, "bytes"_a, "Zeroed bytes in huge pages, uint8 [bytes].");
-  m.def("from_dlpack", &from_dlpack, "array"_a);
+  m.def("from_dlpack", &from_dlpack, nb::arg("array").noconvert());
   m.def("load_entry", &load_entry, "path"_a, "symbol"_a, "The address of an operator's entry in a shared library.");
   m.attr("RECORD_BYTES") = sizeof(ev::Record);
   m.def(

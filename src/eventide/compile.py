@@ -170,19 +170,20 @@ def _from_dlpack(value: Any, name: str) -> Array:
     from . import _native
 
     try:
-        address, shape, code, bits = _native.from_dlpack(value)
+        address, shape, strides, code, bits = _native.from_dlpack(value)
     except TypeError:
         raise ProgramError(
-            f"'{name}' ({type(value).__name__}) cannot be read through DLPack: it must be contiguous and in CPU memory"
+            f"'{name}' ({type(value).__name__}) cannot be read through DLPack: it must be in CPU memory"
         ) from None
     if (code, bits) not in _DLPACK:
         raise ProgramError(f"'{name}': its element type is none of {', '.join(_DLPACK.values())}")
     dtype = to_numpy(_DLPACK[code, bits])
-    nbytes = int(np.prod(shape)) * dtype.itemsize
-    if not nbytes:
+    if 0 in shape:
         return np.zeros(shape, dtype)
-    raw = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
-    return np.asarray(_Keeper(raw, value)).view(dtype).reshape(shape)
+    span = 1 + sum((n - 1) * s for n, s in zip(shape, strides))
+    raw = np.ctypeslib.as_array((ctypes.c_uint8 * (span * dtype.itemsize)).from_address(address))
+    flat = np.asarray(_Keeper(raw, value)).view(dtype)
+    return np.lib.stride_tricks.as_strided(flat, shape, [s * dtype.itemsize for s in strides])
 
 
 class _Keeper:

@@ -26,11 +26,11 @@ TILE_QUERIES = 16
 
 
 def config(**changes: Any) -> ModelConfig:
-    values: dict[str, Any] = dict(
-        architecture="Qwen3ForCausalLM", hidden_size=48, intermediate_size=80, num_layers=2, num_heads=4, num_kv_heads=2,
-        head_dim=16, vocab_size=101, rms_norm_eps=1e-6, rope_theta=1e4, rope_scaling=None, qkv_bias=False, qk_norm=True,
-        tie_word_embeddings=True, max_position_embeddings=64, dtype="float32",
-    )  # fmt: skip
+    values: dict[str, Any] = {
+        "architecture": "Qwen3ForCausalLM", "hidden_size": 48, "intermediate_size": 80, "num_layers": 2, "num_heads": 4,
+        "num_kv_heads": 2, "head_dim": 16, "vocab_size": 101, "rms_norm_eps": 1e-6, "rope_theta": 1e4, "rope_scaling": None,
+        "qkv_bias": False, "qk_norm": True, "tie_word_embeddings": True, "max_position_embeddings": 64, "dtype": "float32",
+    }  # fmt: skip
     return ModelConfig(**{**values, **changes})
 
 

@@ -61,7 +61,8 @@ def test_schedules_workers_and_delays_agree_bit_for_bit(dtype: str) -> None:
     c = d.config()
     steps = d.mixed_steps(2, 6)
     results = []
-    for schedule, workers, delay in (("static", 2, 0), ("per_op", 2, 0), ("static", 1, 0), ("per_op", 3, 20_000), ("static", 5, 20_000)):
+    ways = [("static", 2, 0), ("per_op", 2, 0), ("static", 1, 0), ("per_op", 3, 20_000), ("static", 5, 20_000)]
+    for schedule, workers, delay in ways:
         plan = d.plan_of(c, dtype, schedule, workers)
         kernel = d.cpu_kernel(plan, d.random_weights(plan, c), d.prompts(c), poison=True, check_counts=True, delay_ns=delay)
         results.append(kernel.run(steps))

@@ -47,7 +47,7 @@ def attr_value(attr: Attr, value: object) -> float | int:
         return attr.choices.index(value)
     if not isinstance(value, (int, float)):
         raise ProgramError(f"attribute '{attr.name}' must be a number on the CPU, got {value!r}")
-    return value
+    return value if attr.type is float else int(value)
 
 
 def args_header(op: Op) -> str:

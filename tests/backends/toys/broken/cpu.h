@@ -1,0 +1,2 @@
+#pragma once
+inline void broken_task() { this does not compile }
