@@ -38,11 +38,13 @@ class Invariant:
     ``within``: lo <= value < hi. ``nondecreasing``, ``increasing``: along the last axis. ``partition``: nondecreasing,
     first value lo, last value hi. ``distinct``: no value twice. Three tie a table to the table `of`, whose values are
     groups 0, 1, ...: ``histogram``, value g is how many entries of `of` are g; ``offsets``, the running sums of that
-    histogram from 0; ``grouping``, the flat positions of the entries of `of`, stably sorted by group.
+    histogram from 0; ``grouping``, the flat positions of the entries of `of`, stably sorted by group. ``ends``: value i is
+    where a run ends that begins at value i of `of`, not beyond the next run's begin.
     """
 
     kind: Literal[
-        "within", "nondecreasing", "increasing", "partition", "distinct", "histogram", "offsets", "grouping"
+        "within", "nondecreasing", "increasing", "partition", "distinct", "histogram", "offsets", "grouping",
+        "ends",
     ]
     lo: Expr = field(default_factory=lambda: Sum(0))
     hi: Expr = field(default_factory=lambda: Sum(0))

@@ -38,12 +38,11 @@ def check_symbols(plan: Plan, symbols: Mapping[str, int]) -> None:
 def check(tensor: Tensor, values: np.ndarray, symbols: Mapping[str, int], tables: Mapping[str, Any] | None = None) -> None:
     """Raises ProgramError when a table breaks a promise that the plan relies on; `tables` gives those it builds on."""
     for inv in tensor.invariants:
-        if inv.kind in DERIVED:
+        if inv.kind in DERIVED or inv.kind == "ends":
             of = (tables or {}).get(inv.of)
             if of is None:
                 raise ProgramError(f"run-time table '{tensor.name}' is declared as {inv.kind} of '{inv.of}', which is not given")
-            expected = derive(inv.kind, np.asarray(of), values.shape[0])
-            problem = "" if np.array_equal(expected, values) else f"expected {_short(expected)}, got {_short(values)}"
+            problem = _untied(inv, np.asarray(of), values)
         else:
             lo, hi = int(evaluate(inv.lo, symbols, tables)), int(evaluate(inv.hi, symbols, tables))
             problem = _broken(inv, values, lo, hi)
@@ -51,6 +50,16 @@ def check(tensor: Tensor, values: np.ndarray, symbols: Mapping[str, int], tables
             raise ProgramError(
                 f"run-time table '{tensor.name}' breaks its invariant '{inv.kind}': {problem}; the plan's maps rely on it"
             )
+
+
+def _untied(inv: Invariant, of: np.ndarray, values: np.ndarray) -> str:
+    if inv.kind == "ends":
+        if values.shape != of.shape:
+            return f"it has {values.size} ends for the {of.size} begins in '{inv.of}'"
+        bad = np.flatnonzero((values < of) | (values > np.append(of[1:], np.iinfo(np.int64).max)))
+        return f"run {bad[0]} of '{inv.of}' begins at {of[bad[0]]} and ends at {values[bad[0]]}" if len(bad) else ""
+    expected = derive(inv.kind, of, values.shape[0])
+    return "" if np.array_equal(expected, values) else f"expected {_short(expected)}, got {_short(values)}"
 
 
 def _short(v: np.ndarray) -> str:
@@ -90,7 +99,7 @@ def draw_all(
     out: dict[str, np.ndarray] = {}
     later = []
     for t in sorted(known.values(), key=lambda t: t.name):
-        derived = [i for i in t.invariants if i.kind in DERIVED]
+        derived = [i for i in t.invariants if i.of]
         if derived:
             later.append((t, derived[0]))
         else:
@@ -98,6 +107,12 @@ def draw_all(
     for t, inv in later:
         if inv.of not in out:
             raise ProgramError(f"table '{t.name}' is declared as {inv.kind} of '{inv.of}', which is no table of the plan")
+        if inv.kind == "ends":
+            last = max((int(evaluate(i.hi, symbols)) for i in t.invariants if i.kind == "within"), default=0) - 1
+            begins = out[inv.of]
+            limits = np.append(begins[1:], max(last, begins[-1])) if len(begins) else begins
+            out[t.name] = (begins + (rng.random(len(begins)) * (limits - begins + 1)).astype(int)).astype(np.int32)
+            continue
         out[t.name] = derive(inv.kind, out[inv.of], int(evaluate(t.shape[0], symbols)))
     return out
 

@@ -151,15 +151,17 @@ def _tables(p: Program, config: ModelConfig, limits: Limits, tokens_n: Var, deco
         places = _within(0, limits.max_seq_len + 1)
         return replace(
             step,
-            split_begin=p.input("split_begin", (splits_n,), "int32", [places]),
-            split_end=p.input("split_end", (splits_n,), "int32", [places]),
+            split_begin=p.input("split_begin", (splits_n,), "int32", [places, Invariant("nondecreasing")]),
+            split_end=p.input("split_end", (splits_n,), "int32", [places, Invariant("ends", of="split_begin")]),
         )
     tiles_n = p.symbol("num_tiles", 1, limits.max_tokens)
     p.require_at_most(tiles_n, tokens_n)
     return replace(
         step,
         slot=p.input("slot", (tokens_n,), "int32", [_within(0, limits.slots), distinct]),
-        tile_indptr=p.input("tile_indptr", (tiles_n + 1,), "int32", [Invariant("partition", Sum(0), tokens_n)]),
+        tile_indptr=p.input(
+            "tile_indptr", (tiles_n + 1,), "int32", [Invariant("partition", Sum(0), tokens_n), Invariant("increasing")]
+        ),
         tile_seq=p.input("tile_seq", (tiles_n,), "int32", [seqs]),
     )
 

@@ -18,6 +18,7 @@ from ...errors import PlanError
 from ...ir.expr import Expr, FloorDiv, Load, Max, Min, Mod, Product, Sum, Var, evaluate
 from ...ir.expr import tables as tables_in
 from ...ir.instance import StepView
+from ...ir.tables import DERIVED
 
 Ends = tuple[Any, Any]
 
@@ -100,7 +101,7 @@ class Facts:
             if inv.kind in ("within", "partition"):
                 lo, hi = self.view.value(inv.lo), self.view.value(inv.hi)
                 found = (lo, hi - (inv.kind == "within"))
-            elif inv.kind in ("histogram", "offsets", "grouping"):
+            elif inv.kind in DERIVED:
                 n = int(np.prod(self.shape(inv.of)))
                 found = (0, n - (inv.kind == "grouping"))
         if found is None:

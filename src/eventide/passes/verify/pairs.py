@@ -20,7 +20,7 @@ from ...dtypes import itemsize
 from ...errors import PlanError
 from ...ir.expr import Expr, bounds, product
 from ...ir.instance import StepView
-from ...ir.nodes import Access, Plan, TaskGrid, exprs_of, tables_of
+from ...ir.nodes import Access, Plan, TaskGrid, Via, exprs_of, tables_of
 from ...ir.ordering import Ordering, group_rows, region_key
 from ...ir.printer import print_edge
 from .boxes import Boxes, boxes_of, hulls, overlap
@@ -39,6 +39,24 @@ class Conflict:
     later: TaskGrid
     later_task: int
     later_access: Access
+
+    def of(self, pair: Pair) -> bool:
+        """Whether the conflict is one between these accesses."""
+        return pair[0] is self.first and pair[1] is self.first_access and pair[2] is self.later and pair[3] is self.later_access
+
+
+Pair = tuple[TaskGrid, Access, TaskGrid, Access]
+
+
+def shares_table(plan: Plan, c: Conflict) -> bool:
+    """Whether both regions go, in one dimension, through the same table of distinct values."""
+    if c.first_access.tensor != c.later_access.tensor:
+        return False
+    return any(
+        isinstance(s, Via) and isinstance(t, Via) and s.table == t.table and s.block == t.block
+        and any(i.kind == "distinct" for i in plan.tensors[s.table].invariants)
+        for s, t in zip(c.first_access.region, c.later_access.region)
+    )  # fmt: skip
 
 
 class Memory:
@@ -103,9 +121,6 @@ def table_exprs(plan: Plan, table: str) -> Iterator[Expr]:
             yield from (i.lo, i.hi)
             if i.of in plan.tensors:
                 yield from plan.tensors[i.of].shape
-
-
-Pair = tuple[TaskGrid, Access, TaskGrid, Access]
 
 
 def conflicting_pairs(grids: Sequence[TaskGrid], memory: Memory, mutable: set[str]) -> list[Pair]:

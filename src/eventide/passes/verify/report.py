@@ -24,6 +24,7 @@ class VerifyReport:
     num_distinct_windows: int = 0
     num_steps: int = 0
     num_pairs: int = 0
+    drawn_pairs: int = 0  # of accesses, compared on drawn tables
     proven: bool = True  # False when steps or tables were drawn rather than covered
     milliseconds: float = 0.0
 
@@ -47,7 +48,7 @@ class VerifyReport:
         lines = [f"plan '{self.plan}' verified in {self.milliseconds:.0f} ms: {'proven' if self.proven else 'tested, not proven'}"]
         lines += [f"  symbol   {name:16s} {text}" for name, text in self.symbols.items()]
         lines += [
-            f"  tables   {self.tables}",
+            f"  tables   {self.tables}" + (f"; {self.drawn_pairs} pairs of regions on drawn tables" if self.drawn_pairs else ""),
             f"  deadlock {self.deadlock}",
             f"  counts   {self.num_events} events, {self.num_cells} cells looked at, every count met exactly",
             f"  order    {self.num_pairs} pairs of accesses in {self.num_steps} steps of {self.num_distinct_windows} different "
