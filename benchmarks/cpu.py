@@ -231,7 +231,10 @@ def _commit() -> str:
 
 def _show(result: dict[str, Any]) -> None:
     for name, entry in result["works"].items():
-        parts = [f"{who} {value / 1e9:.1f} GB/s" if who == "bandwidth" else f"{who} {value:,.1f}" for who, value in entry["medians"].items()]
+        parts = [
+            f"{who} {value / 1e9:.1f} GB/s" if who == "bandwidth" else f"{who} {value:,.1f}"
+            for who, value in entry["medians"].items()
+        ]
         print(f"{name:26s} {' · '.join(parts)}")
     for bar in result["bars"]:
         verdict = "reached" if bar["reached"] else "MISSED"

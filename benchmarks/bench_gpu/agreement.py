@@ -17,7 +17,6 @@ from pathlib import Path
 
 from eventide.bench import TraceSet
 from eventide.bench.runner import Selection, run_benchmark
-from eventide.bench.runner_command import parse_settings
 from eventide.bench.timing import estimate, is_faster
 
 
@@ -27,7 +26,7 @@ def measure(data: TraceSet, args: argparse.Namespace) -> list[list[float]] | Non
         TraceSet(list(data.definitions.values()), list(data.all_workloads()), [data.get_solution(args.solution)]),
         devices=[args.device],
         selection=Selection(workloads=[args.workload] if args.workload else [], max_workloads=1),
-        command_line=parse_settings(args.set),
+        command_line={name: json.loads(value) for name, _, value in (pair.partition("=") for pair in args.set)},
         cache=Path(args.cache) if args.cache else None,
     )
     for what, why in report.skipped:
