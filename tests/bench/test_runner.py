@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eventide.bench import Definition, Solution, Trace, TraceSet, runner_command
+from eventide.bench import Definition, Solution, Trace, TraceSet
 from eventide.bench.builders import builder_for, register, registered, unregister
 from eventide.bench.builders.native import CppBuilder
 from eventide.bench.runner import Selection, Settings, SettingsLayers, run_benchmark
@@ -336,29 +335,6 @@ def test_builders_can_be_registered(tmp_path: Path) -> None:
     finally:
         unregister("backwards")
     assert [b.name for b in registered()] == ["python", "triton", "cpp", "cuda"]
-
-
-def run_command(*argv: str) -> int:
-    parser = argparse.ArgumentParser()
-    runner_command.add_arguments(parser)
-    return runner_command.run(parser.parse_args(argv))
-
-
-def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bad = solution("def run(x, y, z):\n    z[:] = x\n", name="bad")
-    TraceSet([SCALE], [workload(SCALE, n=64)], [solution(HONEST), bad]).save(tmp_path / "data")
-    quick = [f"--set={name}={json.dumps(value)}" for name, value in QUICK.items()]
-    common = [str(tmp_path / "data"), "--device", "cpu", "--cache", str(tmp_path / "cache"), "-q", *quick]
-    assert run_command(*common) == 0
-    text = capsys.readouterr().out
-    assert "PASSED" in text and "x the reference [" in text and "measured: 1 INCORRECT_NUMERICAL, 1 PASSED" in text
-    assert run_command(*common, "--again", "--strict", "--json", "--solution", "bad") == 7
-    document = json.loads(capsys.readouterr().out)
-    assert document["traces"][0]["evaluation"]["status"] == "INCORRECT_NUMERICAL"
-    with pytest.raises(UsageError, match="NAME=VALUE"):
-        run_command(*common, "--set", "iterations")
-    assert run_command(*common) == 0
-    assert "nothing new; 0 skipped, 2 held already" in capsys.readouterr().out
 
 
 def test_landlock_is_enough_where_namespaces_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@
     run.py        a whole data set: selection, resume, several devices
     progress.py   bars, and one line a result
 
-`eventide bench run` is `bench.runner_command`.
+`eventide bench run` is `cli.bench_run`.
 """
 
 from __future__ import annotations
