@@ -39,7 +39,6 @@ def main(args: argparse.Namespace) -> int:
     from ..engine.devices import check_schedule
     from ..engine.limits import choose_limits
     from ..models import hub, registry
-    from ..models.decoder import build_decoder
     from ..passes.pipeline import PASSES, check_pass_name, compile_plan
 
     wanted = [check_pass_name(name) for name in args.print_after]
@@ -54,7 +53,8 @@ def main(args: argparse.Namespace) -> int:
     limits = choose_limits(config, dtype, args.max_seq_len)
     passes: list[PassResult] = []
     start = time.perf_counter()
-    plan = compile_plan(build_decoder(config, limits, dtype), target, schedule, observe=passes.append)
+    program = registry.family_of(config).build_program(config, limits, dtype)
+    plan = compile_plan(program, target, schedule, observe=passes.append)
     seconds = time.perf_counter() - start
     facts = {
         "model": args.model,

@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..models import hub
 from ..models.checkpoint import LOAD_FORMATS, open_weights
 from ..models.config import ModelConfig
-from ..models.decoder import Limits, build_decoder
+from ..models.decoder import Limits
 from ..models.generation import GenerationConfig
 from ..models.memory import available_bytes
 from ..models.registry import family_of, load_config
@@ -47,7 +47,7 @@ class Loaded:
     source: WeightSource
 
     def program(self) -> Program:
-        return build_decoder(self.config, self.limits, self.dtype)
+        return family_of(self.config).build_program(self.config, self.limits, self.dtype)
 
     def weights(self, progress: Progress | None = None) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Every weight of the program by name, one in memory at a time: those of the checkpoint, and the RoPE table."""

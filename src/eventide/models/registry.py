@@ -12,6 +12,8 @@ every module of the folder once, so a new file is all that a new model needs:
         def parse_config(cls, fields, architecture): ...
         @classmethod
         def weight_specs(cls, config): ...
+        @classmethod
+        def build_program(cls, config, limits, dtype): ...        where it isn't that of a Llama-like decoder
 """
 
 from __future__ import annotations
@@ -20,12 +22,16 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from eventide.errors import CheckpointError, UnsupportedModelError
 from eventide.models.config import ModelConfig
 from eventide.models.jsonfile import Fields, read_json
 from eventide.models.weights import WeightSpec
+
+if TYPE_CHECKING:
+    from eventide.models.decoder import Limits
+    from eventide.ops.program import Program
 
 __all__ = ["ModelFamily", "architectures", "families", "family_of", "find_family", "load_config", "register_model"]
 
@@ -45,6 +51,14 @@ class ModelFamily(ABC):
     @abstractmethod
     def weight_specs(cls, config: ModelConfig) -> list[WeightSpec]:
         """Every weight of the program, in the order in which the model uses them."""
+
+    @classmethod
+    def build_program(cls, config: ModelConfig, limits: Limits, dtype: str) -> Program:
+        """The program of one step, with the inputs, states and outputs that `models.decoder` describes; here that of a
+        Llama-like decoder."""
+        from eventide.models.decoder import build_decoder
+
+        return build_decoder(config, limits, dtype)
 
 
 Family = TypeVar("Family", bound=type[ModelFamily])
