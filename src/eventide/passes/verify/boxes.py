@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import PlanError
-from ...ir.expr import Load, Sum, as_int, linear
+from ...ir.expr import Load, Sum, linear
 from ...ir.expr import tables as tables_in
 from ...ir.instance import indices
 from ...ir.nodes import Access, IndexSet, Span, TaskGrid, Via
@@ -172,8 +172,8 @@ def _via(facts: Facts, s: Via, env: dict[str, Any], n: int) -> Dim:
     first, last = facts.values(s.table)
     low = np.where(used, first * block, 0)
     high = np.where(used, last * block + block, 0)
-    exact = as_int(s.lo) is not None or not (tables_in(s.lo) or tables_in(s.hi))
-    if facts.kinds(s.table) & DISTINCT and exact and not any(tables_in(p) for p in s.prefix):
+    exact = all(np.all(np.asarray(a) == b) for a, b in (facts.interval(e, env) for e in (*s.prefix, s.lo, s.hi)))
+    if facts.kinds(s.table) & DISTINCT and exact:  # compared by place: different places hold different values
         row: Any = 0
         for p, size in zip(s.prefix, shape):
             row = row * size + facts.interval(p, env)[0]

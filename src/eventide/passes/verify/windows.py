@@ -17,7 +17,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...ir.nodes import Plan, TaskGrid, Tensor
+from ...ir.nodes import Plan, TaskGrid
 from ...ir.ordering import Ordering, region_key
 from .pairs import Memory
 
@@ -73,27 +73,32 @@ def broken_cut(window: Window, o: Ordering) -> int | None:
     return None
 
 
-def window_key(plan: Plan, window: Window, memory: Memory, mutable: set[str]) -> tuple[object, ...]:
-    """Equal for windows that differ in names alone."""
+def window_key(plan: Plan, window: Window) -> tuple[object, ...]:
+    """Equal for windows whose cuts are the same question: axes and edges alike but for names."""
+    flags = (window.start == 0, window.next_cut is None, window.last)
+    return (*flags, grids_key(plan, window.all_grids, None, set()))
+
+
+def grids_key(plan: Plan, grids: Sequence[TaskGrid], memory: Memory | None, mutable: set[str]) -> tuple[object, ...]:
+    """Equal for sequences of grids that differ in names alone; with `memory`, also in what they access."""
     tensors: dict[str, int] = {}
     events: dict[str, int] = {}
-    parts: list[object] = [window.start == 0, window.next_cut is None, window.last]
-    for g in window.all_grids:
+    parts: list[object] = []
+    for g in grids:
         edges = []
         for kind, group in enumerate((g.waits, g.enter, g.notifies)):
             for e in group:
                 number = events.setdefault(e.event, len(events))
                 edges.append((kind, number, region_key(e.cells), tuple(n.text for n in plan.events[e.event].shape)))
         accesses = []
-        for a in g.accesses:
-            if a.tensor in mutable or a.tensor in memory.places:
+        for a in g.accesses if memory is not None else ():
+            if a.tensor in mutable or (memory is not None and a.tensor in memory.places):
                 number = tensors.setdefault(a.tensor, len(tensors))
-                accesses.append((number, a.mode, region_key(a.region), _shape(plan.tensors[a.tensor])))
+                shape = tuple(n.text for n in plan.tensors[a.tensor].shape)
+                accesses.append((number, a.mode, region_key(a.region), shape))
         parts.append((tuple((a, e.text) for a, e in g.axes), tuple(edges), tuple(accesses)))
-    placed = [(n, t) for t, n in tensors.items() if t in memory.places]
-    shared = tuple((n, m) for n, t in placed for m, u in placed if n < m and memory.share(t, u))
-    return (*parts, shared)
-
-
-def _shape(t: Tensor) -> tuple[str, ...]:
-    return tuple(e.text for e in t.shape)
+    shared = []
+    if memory is not None:
+        placed = [(n, t) for t, n in tensors.items() if t in memory.places]
+        shared = [(n, m) for n, t in placed for m, u in placed if n < m and memory.share(t, u)]
+    return (*parts, tuple(shared))
