@@ -28,7 +28,7 @@ import numpy as np
 from ..errors import PlanError
 from .expr import Expr, evaluate
 from .instance import Coords, StepView
-from .nodes import Region, Span, TaskGrid, exprs_of
+from .nodes import Edge, Region, Span, TaskGrid, exprs_of
 
 Cells = list[tuple[int, ...]]
 
@@ -100,9 +100,28 @@ def _classify(view: StepView, grid: TaskGrid) -> GridClasses:
             found = (tuple(view.cells(edge, grid, t)) for t in map(tuple, coords.tolist()))
             columns.append(np.array([seen.setdefault(f, len(seen)) for f in found], np.int64))
     ids, first, sizes = group_rows(columns, n)
-    representatives = [tuple(t) for t in coords[first].tolist()]
-    cells = tuple([tuple(view.cells(edge, grid, t)) for t in representatives] for edge in edges)
+    cells = tuple(_cells(view, grid, edge, coords[first]) for edge in edges)
     return GridClasses(coords, ids, sizes, first, cells[: len(grid.waits)], cells[len(grid.waits) :])
+
+
+def _cells(view: StepView, grid: TaskGrid, edge: Edge, coords: np.ndarray) -> Cells:
+    """The flat cells that an edge names for each of the tasks, as `StepView.cells` gives them for one."""
+    if not all(isinstance(s, Span) for s in edge.cells):
+        return [tuple(view.cells(edge, grid, t)) for t in map(tuple, coords.tolist())]
+    n = len(coords)
+    env = {**view.symbols, **{a: coords[:, d] for d, a in enumerate(grid.axis_names)}}
+    ranges: list[list[range]] = []
+    shape = view.event_shape(edge.event)
+    for s, extent in zip(edge.cells, shape):
+        ends = (np.broadcast_to(evaluate(e, env, view.tables), (n,)).clip(0, extent).tolist() for e in (s.lo, s.hi))
+        ranges.append([range(lo, hi) for lo, hi in zip(*ends)])
+    out: Cells = []
+    for row in zip(*ranges) if ranges else [()] * n:
+        flat = [0]
+        for dim, extent in zip(row, shape):
+            flat = [f * extent + i for f in flat for i in dim]
+        out.append(tuple(flat))
+    return out
 
 
 def group_rows(columns: list[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
