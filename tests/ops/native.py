@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
+import os
 import platform
 import shutil
 import subprocess
@@ -144,24 +146,43 @@ class Library:
         )
 
 
+def _sources() -> dict[str, str]:
+    """Everything that is compiled, by file name."""
+    ops = [get_op(name) for name in cpu_ops()]
+    files = {f"{op.name}_args.h": args_header(op) for op in ops}
+    lines = ["#include <cstdlib>", *(f'#include "{op.name}_args.h"\n#include "ops/{op.name}/cpu.h"' for op in ops)]
+    return {**files, "tiles.cpp": "\n".join(lines + [_runner(op) for op in ops])}
+
+
 @functools.cache
 def compile_library(isa: str) -> Path:
-    """Compiles all operators for one instruction set."""
-    ops = [get_op(name) for name in cpu_ops()]
-    build = Path(tempfile.mkdtemp(prefix="eventide-ops-"))
-    source = build / f"{isa}.cpp"
-    for op in ops:
-        (build / f"{op.name}_args.h").write_text(args_header(op))
-    lines = ["#include <cstdlib>", *(f'#include "{op.name}_args.h"\n#include "ops/{op.name}/cpu.h"' for op in ops)]
-    source.write_text("\n".join(lines + [_runner(op) for op in ops]))
+    """Compiles all operators for one instruction set; kept between runs for as long as no source changes."""
     compiler = shutil.which("g++") or shutil.which("c++")
     assert compiler, "the tests of the operators need a C++ compiler"
-    out = build / f"{isa}.so"
-    warnings = ["-Wall", "-Wextra", "-Wno-unused-parameter"]
-    command = [compiler, "-std=c++17", "-O2", "-fPIC", "-shared", *warnings, f"-DEV_ISA={isa}", *FLAGS[isa]]
-    command += [f"-I{SRC}", f"-I{build}", str(source), "-o", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and not done.stderr, f"{' '.join(command)}\n{done.stderr}"
+    flags = ["-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Wno-unused-parameter", *FLAGS[isa]]
+    files = _sources()
+    digest = hashlib.sha256(repr((compiler, flags, files)).encode())
+    for header in sorted([*SRC.glob("device/cpu/*.h"), *SRC.glob("ops/*/cpu.h")]):
+        digest.update(header.read_bytes())
+    build = Path(tempfile.gettempdir()) / f"eventide-ops-{digest.hexdigest()[:16]}-{os.getuid()}"
+    build.mkdir(mode=0o700, exist_ok=True)
+    out, made = build / f"{isa}.so", build / f"{isa}.{os.getpid()}.so"
+    if not out.exists():
+        for name, text in files.items():
+            (build / name).write_text(text)
+        command = [
+            compiler,
+            *flags,
+            f"-DEV_ISA={isa}",
+            f"-I{SRC}",
+            f"-I{build}",
+            str(build / "tiles.cpp"),
+            "-o",
+            str(made),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and not done.stderr, f"{' '.join(command)}\n{done.stderr}"
+        made.rename(out)
     return out
 
 

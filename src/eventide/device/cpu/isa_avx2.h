@@ -12,14 +12,48 @@ typedef uint32_t U __attribute__((vector_size(32)));
 typedef uint16_t H __attribute__((vector_size(16)));
 
 inline F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+inline U widen(H x) { return reinterpret_cast<U>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(x))); }
+inline H narrow(U x) {
+  const __m256i v = reinterpret_cast<__m256i>(x);
+  return reinterpret_cast<H>(_mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)));
+}
+
+// the halves of the 64-bit products of each lane with m
+inline void multiply_wide(U a, uint32_t m, U& high, U& low) {
+  const __m256i x = reinterpret_cast<__m256i>(a), y = _mm256_set1_epi32(int32_t(m));
+  const __m256i even = _mm256_mul_epu32(x, y), odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), y);
+  low = reinterpret_cast<U>(_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa));
+  high = reinterpret_cast<U>(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa));
+}
+
+// halves joined until one lane is left
+inline float sum(F x) {
+  __m128 v = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+  return _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)));
+}
+inline float largest(F x) {
+  __m128 v = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+  return _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)));
+}
 inline F dot(F acc, U, U) { return acc; }
 
-// r[i][j] <-> r[j][i]
+// r[i][j] <-> r[j][i]: pairs of rows, pairs of pairs, then halves
 inline void transpose(U (&r)[L]) {
-  uint32_t t[L][L];
-  for (int i = 0; i < L; i++)
-    for (int j = 0; j < L; j++) t[j][i] = r[i][j];
-  for (int i = 0; i < L; i++) __builtin_memcpy(&r[i], t[i], sizeof(U));
+  __m256 a[8], b[8];
+  for (int i = 0; i < 8; i += 2) {
+    const auto x = reinterpret_cast<__m256>(r[i]), y = reinterpret_cast<__m256>(r[i + 1]);
+    a[i] = _mm256_unpacklo_ps(x, y), a[i + 1] = _mm256_unpackhi_ps(x, y);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44), b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
+    b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44), b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; i++) {
+    r[i] = reinterpret_cast<U>(_mm256_permute2f128_ps(b[i], b[i + 4], 0x20));
+    r[i + 4] = reinterpret_cast<U>(_mm256_permute2f128_ps(b[i], b[i + 4], 0x31));
+  }
 }
 
 }  // namespace ev::EV_ISA

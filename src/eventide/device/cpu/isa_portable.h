@@ -11,6 +11,21 @@ typedef uint32_t U __attribute__((vector_size(16)));
 typedef uint16_t H __attribute__((vector_size(8)));
 
 inline F fma(F a, F b, F c) { return a * b + c; }
+inline U widen(H x) { return __builtin_convertvector(x, U); }
+inline H narrow(U x) { return __builtin_convertvector(x, H); }
+
+// the halves of the 64-bit products of each lane with m
+inline void multiply_wide(U a, uint32_t m, U& high, U& low) {
+  for (int i = 0; i < L; i++) high[i] = uint32_t(uint64_t(a[i]) * m >> 32);
+  low = a * m;
+}
+
+// in a fixed order
+inline float sum(F x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+inline float largest(F x) {
+  const float a = x[0] > x[1] ? x[0] : x[1], b = x[2] > x[3] ? x[2] : x[3];
+  return a > b ? a : b;
+}
 inline F dot(F acc, U, U) { return acc; }
 
 // r[i][j] <-> r[j][i]

@@ -127,8 +127,8 @@ inline void micro(Product<W> p) {
       }
 }
 
-// micro for a number of tokens known at run time, t <= kTokens
-template <class W, int V, int C, Fetch fetch, int T = kTokens>
+// micro for a number of tokens known at run time, t <= T
+template <class W, int V, int C, Fetch fetch, int T>
 EV_INLINE void micro_for(int64_t t, const Product<W>& p) {
   if constexpr (T > 0) {
     if (t == T) return micro<W, T, V, C, fetch>(p);
@@ -136,22 +136,30 @@ EV_INLINE void micro_for(int64_t t, const Product<W>& p) {
   }
 }
 
-// out[t][0..32) += one block of k (or C of them) for any number of tokens, in even groups.
-template <class W, int C, Fetch fetch>
-inline void multiply(int64_t tokens, Product<W> p, int64_t next_bytes = 0) {
-  constexpr int V = 2, passes = kRows / (V * L);
-  const int64_t groups = (tokens + kTokens - 1) / kTokens;
+template <class W, int V, int C, Fetch fetch, int R, int Most>
+inline void multiply_rows(int64_t tokens, Product<W> p, int64_t next_bytes) {
+  constexpr int passes = R / (V * L);
+  const int64_t groups = (tokens + Most - 1) / Most;
   if (fetch == Fetch::next) p.next_step = next_bytes / (groups * passes * p.steps) + 1;
-  for (int r = 0; r < kRows; r += V * L)
+  for (int r = 0; r < R; r += V * L)
     for (int64_t g = 0, t = 0; g < groups; g++) {
       const int64_t end = (g + 1) * tokens / groups;
       Product<W> part = p;
       part.w += W::lane_bytes * r, part.x += t * p.xs, part.out += t * p.os + r;
       if (fetch == Fetch::stream) part.next = part.w + kAhead, part.next_step = p.ws;
-      micro_for<W, V, C, fetch>(end - t, part);
+      micro_for<W, V, C, fetch, Most>(end - t, part);
       if (fetch == Fetch::next) p.next += p.next_step * p.steps;
       t = end;
     }
+}
+
+// out[t][0..R) += one block of k (or C of them) for any number of tokens, in even groups.
+template <class W, int C, Fetch fetch, int R = kRows>
+inline void multiply(int64_t tokens, Product<W> p, int64_t next_bytes = 0) {
+  // few tokens leave registers for more rows
+  if constexpr (C == 1 && R >= 4 * L)
+    if (tokens <= 2) return multiply_rows<W, 4, C, fetch, R, 2>(tokens, p, next_bytes);
+  multiply_rows<W, 2, C, fetch, R, kTokens>(tokens, p, next_bytes);
 }
 
 }  // namespace ev::EV_ISA

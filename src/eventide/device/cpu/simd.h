@@ -71,14 +71,14 @@ EV_INLINE float to_float(bf16 x) {
 }
 
 EV_INLINE F load(const float* p) { return load_bytes<F>(p); }
-EV_INLINE F load(const bf16* p) { return floats(__builtin_convertvector(load_bytes<H>(p), U) << 16); }
+EV_INLINE F load(const bf16* p) { return floats(widen(load_bytes<H>(p)) << 16); }
 
 // to nearest, ties to even; NaN stays NaN
 EV_INLINE H to_bf16(F x) {
   U u = bits(x);
   U rounded = u + 0x7fff + ((u >> 16) & 1);
   U nan = (u >> 16) | 0x40;
-  return __builtin_convertvector((reinterpret_cast<U>(x == x) ? rounded >> 16 : nan), H);
+  return narrow(x == x ? rounded >> 16 : nan);
 }
 EV_INLINE void store(float* p, F x) { std::memcpy(p, &x, sizeof x); }
 EV_INLINE void store(bf16* p, F x) {
@@ -87,37 +87,29 @@ EV_INLINE void store(bf16* p, F x) {
 }
 // what is left after a value went through an array of T
 EV_INLINE F rounded(const float*, F x) { return x; }
-EV_INLINE F rounded(const bf16*, F x) { return floats(__builtin_convertvector(to_bf16(x), U) << 16); }
+EV_INLINE F rounded(const bf16*, F x) { return floats(widen(to_bf16(x)) << 16); }
 
-// the first n lanes, n <= L; the others are zero
-template <class T>
-EV_INLINE F load(const T* p, int64_t n) {
-  if (n >= L) return load(p);
-  T part[L] = {};
-  std::memcpy(part, p, sizeof(T) * size_t(n > 0 ? n : 0));
+#ifndef EV_MASKED
+EV_INLINE F load_first(const float* p, int64_t n) {
+  float part[L] = {};
+  std::memcpy(part, p, 4 * size_t(n > 0 ? n : 0));
   return load(part);
 }
-template <class T>
-EV_INLINE void store(T* p, F x, int64_t n) {
-  if (n >= L) return store(p, x);
-  T part[L];
-  store(part, x);
-  std::memcpy(p, part, sizeof(T) * size_t(n > 0 ? n : 0));
+EV_INLINE H load_first(const bf16* p, int64_t n) {
+  bf16 part[L] = {};
+  std::memcpy(part, p, 2 * size_t(n > 0 ? n : 0));
+  return load_bytes<H>(part);
 }
-
-// halves added until one lane is left
-EV_INLINE float sum(F x) {
-  float part[L];
-  store(part, x);
-  for (int n = L / 2; n; n /= 2)
-    for (int i = 0; i < n; i++) part[i] += part[i + n];
-  return part[0];
+template <class T, class V>
+EV_INLINE void store_first(T* p, V x, int64_t n) {
+  std::memcpy(p, &x, sizeof(T) * size_t(n > 0 ? n : 0));
 }
-EV_INLINE float largest(F x) {
-  float m = x[0];
-  for (int i = 1; i < L; i++) m = x[i] > m ? x[i] : m;
-  return m;
-}
+#endif
+// the first n lanes; the others are zero. n may be more than L, or less than zero
+EV_INLINE F load(const float* p, int64_t n) { return n >= L ? load(p) : load_first(p, n); }
+EV_INLINE F load(const bf16* p, int64_t n) { return n >= L ? load(p) : floats(widen(load_first(p, n)) << 16); }
+EV_INLINE void store(float* p, F x, int64_t n) { n >= L ? store(p, x) : store_first(p, x, n); }
+EV_INLINE void store(bf16* p, F x, int64_t n) { n >= L ? store(p, x) : store_first(p, to_bf16(x), n); }
 
 // e^x within 2 units in the last place for x in [-87.3, 88.3], 0 below, infinity above. Range reduction by ln 2 in two parts,
 // then a polynomial on [-ln 2 / 2, ln 2 / 2], whose coefficients are those of Cephes' expf (Moshier, 1989).

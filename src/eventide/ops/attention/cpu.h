@@ -1,7 +1,7 @@
 // Causal attention of one query tile and one KV head, online softmax over blocks of 64 positions in ascending order.
 //
-// The rows of a tile are its queries times the group's heads. For each block: the keys are transposed into panels of 32
-// positions, so that scores are the product of matmul.h with positions as rows; probabilities times values is the same
+// The rows of a tile are its queries times the group's heads. For each block: the keys are transposed into one panel of
+// 64 positions, so that scores are the product of matmul.h with positions as rows; probabilities times values is the same
 // product with columns of the head as rows and positions as k. Blocks begin at multiples of 64, masked positions add zero,
 // so a row has the same bits in any tile.
 #pragma once
@@ -36,18 +36,18 @@ struct AttentionScratch {
 
 inline int64_t attention_scratch(const attention_args& a) { return AttentionScratch(a, nullptr).bytes; }
 
-// 32 rows of `words` words -> [words][32]
-inline void to_panel(const uint32_t* const (&rows)[kRows], int64_t words, uint32_t* to) {
-  for (int r = 0; r < kRows; r += L) {
+// a row of `words` words for each position -> [words][kPositions]
+inline void to_panel(const uint32_t* const (&rows)[kPositions], int64_t words, uint32_t* to) {
+  for (int r = 0; r < kPositions; r += L) {
     int64_t i = 0;
     for (; i + L <= words; i += L) {
       U block[L];
       EV_UNROLL for (int j = 0; j < L; j++) block[j] = load_bytes<U>(rows[r + j] + i);
       transpose(block);
-      EV_UNROLL for (int j = 0; j < L; j++) std::memcpy(to + (i + j) * kRows + r, &block[j], sizeof(U));
+      EV_UNROLL for (int j = 0; j < L; j++) std::memcpy(to + (i + j) * kPositions + r, &block[j], sizeof(U));
     }
     for (; i < words; i++)
-      for (int j = 0; j < L; j++) to[i * kRows + r + j] = rows[r + j][i];
+      for (int j = 0; j < L; j++) to[i * kPositions + r + j] = rows[r + j][i];
   }
 }
 
@@ -106,7 +106,6 @@ inline void attention_tile(const attention_args& a, const attention_coords& c, c
   const int64_t kv_len = pos[tiles[1] - 1] + 1, slots = a.k_cache.shape[1];
   const int32_t* table = a.block_table.as<const int32_t>() + a.tile_seq.as<const int32_t>()[c.i] * a.block_table.shape[1];
   const T *k_cache = a.k_cache.as<const T>() + c.h * slots * d, *v_cache = a.v_cache.as<const T>() + c.h * slots * d;
-  auto place = [&](int64_t p) { return (table[p / page] * page + p % page) * d; };
 
   Given* q = reinterpret_cast<Given*>(s.q);
   for (int64_t r = 0; r < rows; r++) {
@@ -120,25 +119,30 @@ inline void attention_tile(const attention_args& a, const attention_coords& c, c
 
   for (int64_t p0 = 0; p0 < kv_len; p0 += kPositions) {
     const int64_t n = min_of(kPositions, kv_len - p0);
-    std::memset(s.scores, 0, size_t(4 * rows * kPositions));
-    for (int64_t j = 0; j < n; j += kRows) {
-      const uint32_t* from[kRows];
-      for (int r = 0; r < kRows; r++)
-        from[r] = reinterpret_cast<const uint32_t*>(k_cache + place(p0 + min_of(j + r, n - 1)));
-      to_panel(from, words, reinterpret_cast<uint32_t*>(s.keys));
-      const char* keys = reinterpret_cast<const char*>(s.keys);
-      multiply<Keys, 1, Fetch::none>(rows, {keys, 4 * kRows, q, d, d / Keys::step, s.scores + j, kPositions});
+    // element of the cache where each position's row begins; what lies beyond the last one is masked
+    int64_t at[kPositions];
+    for (int64_t j = 0, p = p0; j < n; p = p0 + j) {
+      const int64_t first = table[p / page] * page + p % page, run = min_of(n - j, page - p % page);
+      for (int64_t i = 0; i < run; i++) at[j++] = (first + i) * d;
     }
+    for (int64_t j = n; j < kPositions; j++) at[j] = at[n - 1];
+
+    std::memset(s.scores, 0, size_t(4 * rows * kPositions));
+    const uint32_t* from[kPositions];
+    for (int j = 0; j < kPositions; j++) from[j] = reinterpret_cast<const uint32_t*>(k_cache + at[j]);
+    to_panel(from, words, reinterpret_cast<uint32_t*>(s.keys));
+    const char* keys = reinterpret_cast<const char*>(s.keys);
+    multiply<Keys, 1, Fetch::none, kPositions>(rows, {keys, 4 * kPositions, q, d, d / Keys::step, s.scores, kPositions});
     for (int64_t r = 0; r < rows; r++) soften(s, r, pos[t0 + r / group] - p0 + 1, 1.0f / std::sqrt(float(d)));
     if (direct) {
-      const char* v = reinterpret_cast<const char*>(v_cache + place(p0));
+      const char* v = reinterpret_cast<const char*>(v_cache + at[0]);
       for (int64_t i = 0; i < d; i += kRows, v += kRows * sizeof(T))
         multiply<typename Held<T>::Values, 1, Fetch::none>(
             rows, {v, d * int64_t(sizeof(T)), s.scores, kPositions, n, s.out + i, s.width});
       continue;
     }
     for (int64_t j = 0; j < n; j++)
-      for (int64_t i = 0; i < s.width; i += L) store(s.values + j * s.width + i, load(v_cache + place(p0 + j) + i, d - i));
+      for (int64_t i = 0; i < s.width; i += L) store(s.values + j * s.width + i, load(v_cache + at[j] + i, d - i));
     for (int64_t i = 0; i < s.width; i += kRows) {
       const char* v = reinterpret_cast<const char*>(s.values + i);
       multiply<F32, 1, Fetch::none>(rows, {v, 4 * s.width, s.scores, kPositions, n, s.out + i, s.width});
