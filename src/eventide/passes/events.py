@@ -58,7 +58,7 @@ def infer_events(plan: Plan) -> Plan:
                 if edge not in waits[later.name]:
                     waits[later.name].append(edge)
     for later in plan.grids:
-        for table in _map_tables(later, plan) if not later.manual else ():
+        for table in sorted(_map_tables(later, plan)):
             for first, a in uses[table]:
                 if a.writes and order[first.name] < order[later.name]:
                     sources[first.name] = None
