@@ -106,3 +106,34 @@ def test_content_hash_without_the_name() -> None:
     assert mine.content_hash == hashlib.sha1(text.encode()).hexdigest()
     # 0.1.2 puts the name in front
     assert theirs.hash() == hashlib.sha1((theirs.name + text).encode()).hexdigest()
+
+
+def test_the_original_loads_a_whole_data_set_of_ours(tmp_path: Path) -> None:
+    from .demo import demo  # has intervals in `eventide` blocks, which the original does not know
+
+    data = demo(tmp_path / "data")
+    theirs = original.TraceSet.from_path(str(tmp_path / "data"))
+    assert set(theirs.definitions) == set(data.definitions)
+    for field in ("workloads", "solutions", "traces"):
+        mine, other = getattr(data, field), getattr(theirs, field)
+        assert {k: len(v) for k, v in mine.items()} == {k: len(v) for k, v in other.items()}
+    for name in data.definitions:
+        best, fastest = data.best_trace(name), theirs.get_best_trace(name, max_abs_error=1.0, max_rel_error=1.0)
+        assert best is not None and fastest.solution == best.solution
+
+
+def test_we_load_a_whole_data_set_of_the_original(tmp_path: Path) -> None:
+    data = original.TraceSet(root=tmp_path)
+    for kind, record in (("definitions", DEFINITION), ("solutions", SOLUTION)):
+        model = original.Definition if kind == "definitions" else original.Solution
+        (tmp_path / kind).mkdir()
+        original.save_json_file(model.model_validate(record), tmp_path / kind / "one.json")
+    data.definitions["scale_h8"] = original.Definition.model_validate(DEFINITION)
+    data._solution_by_name["scale_numpy"] = original.Solution.model_validate(SOLUTION)
+    bare = {"definition": "scale_h8", "workload": WORKLOAD}
+    data.add_workload_traces([original.Trace.model_validate(bare)])
+    data.add_traces([original.Trace.model_validate(TRACE)])
+    mine = ours.TraceSet.load(tmp_path)
+    assert mine.summary().workloads == mine.summary().traces == 1
+    assert mine.traces["scale_h8"][0] == ours.Trace.model_validate(TRACE)
+    assert mine.get_solution("scale_numpy") == ours.Solution.model_validate(SOLUTION)
