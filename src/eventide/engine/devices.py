@@ -12,11 +12,10 @@ from collections.abc import Callable
 
 from .. import env, target
 from ..backends.cpu import CpuKernel
-from ..compile import compile
 from ..errors import UsageError
-from ..passes.pipeline import compile_plan
 from ..schedule import KINDS
 from .load import Loaded, Progress
+from .plans import compiled_plan
 from .runner import CpuRunner, InterpRunner, Runner
 
 __all__ = ["DEVICES", "check_device", "check_schedule", "num_workers", "open_runner"]
@@ -54,14 +53,13 @@ def open_runner(
 
 def _open_interp(loaded: Loaded, schedule: str, workers: int, progress: Progress | None) -> Runner:
     made_for = target.cpu(workers)
-    plan = compile_plan(loaded.program(), made_for, schedule)
+    plan = compiled_plan(loaded, made_for, schedule)
     return InterpRunner(plan, loaded.limits, made_for.tile_queries, dict(loaded.weights(progress)))
 
 
 def _open_cpu(loaded: Loaded, schedule: str, workers: int, progress: Progress | None) -> Runner:
     made_for = target.cpu(workers)
-    kernel = compile(loaded.program(), made_for, schedule).kernel
-    assert isinstance(kernel, CpuKernel)
+    kernel = CpuKernel(compiled_plan(loaded, made_for, schedule))
     for name, array in loaded.weights(progress):
         kernel.bind_weights(name, array)
     return CpuRunner(kernel, loaded.limits, made_for.tile_queries)

@@ -52,7 +52,7 @@ def choose_limits(
     room = max(0, int((available - weight_bytes) * CACHE_SHARE))
     one_page = replace(limits, num_pages=1)
     page_bytes = cache_bytes(config, one_page, dtypes.itemsize(dtype))
-    pages = room // page_bytes
+    pages = _rounded(room // page_bytes)
     needed = limits.pages_per_seq if max_seq_len else -(-min(_SMALLEST_CONTEXT, context) // limits.page_size)
     if pages < needed:
         raise OutOfMemoryError(
@@ -64,6 +64,12 @@ def choose_limits(
         context = pages * limits.page_size
     limits = replace(limits, max_seq_len=context, num_pages=min(pages, max_seqs * -(-context // limits.page_size)))
     return replace(limits, max_tokens=min(limits.max_tokens, limits.slots))
+
+
+def _rounded(pages: int) -> int:
+    """Down to four significant bits: free memory is never the same twice, but the plan should be."""
+    shift = max(0, pages.bit_length() - 4)
+    return pages >> shift << shift
 
 
 def _mib(num_bytes: int) -> str:
