@@ -2,8 +2,8 @@
 
     python benchmarks/bench_gpu/agreement.py --data examples/bench_dataset --solution rmsnorm_h2048_numpy --device cpu
 
-Every repetition measures the solution from nothing (new processes, new memory). Repetitions are paired (first with
-second, third with fourth, ...) and a pair agrees when the two stated intervals overlap. Also printed: how often a run's
+Every run measures the solution from nothing (new processes, new memory). Each run is paired with the next one and a
+pair agrees when the two stated intervals overlap. Also printed: how often a run's
 estimate lies inside its partner's interval, and how often the bench would have called one of two equals faster, which it
 should say in at most 5 % of the pairs.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from eventide.bench import TraceSet
@@ -55,7 +56,7 @@ def main() -> None:
     data = TraceSet([data.definitions[definition]], data.workloads[definition], [data.get_solution(args.solution)])
     runs: list[list[list[float]]] = []
     failed = 0
-    while len(runs) < 2 * args.pairs:
+    while len(runs) <= args.pairs:
         samples = measure(data, args)
         if samples is None:
             failed += 1
@@ -65,10 +66,10 @@ def main() -> None:
         runs.append(samples)
         found = estimate(samples)
         print(f"{len(runs):4d}  {found.value:.5g} ms [{found.low:.5g}, {found.high:.5g}]", file=sys.stderr)
-    pairs = [(estimate(a), estimate(b)) for a, b in zip(runs[::2], runs[1::2])]
+    pairs = [(estimate(a), estimate(b)) for a, b in pairwise(runs)]
     overlap = sum(a.overlaps(b) for a, b in pairs)
     inside = sum(a.low <= b.value <= a.high for a, b in pairs)
-    said = sum(is_faster(a, b) or is_faster(b, a) for a, b in zip(runs[::2], runs[1::2]))
+    said = sum(is_faster(a, b) or is_faster(b, a) for a, b in pairwise(runs))
     widths = sorted((a.high - a.low) / a.value for pair in pairs for a in pair)
     result = {
         "solution": args.solution,

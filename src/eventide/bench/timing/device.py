@@ -65,17 +65,22 @@ def _cpu_state() -> DeviceState:
     )
 
 
-_GPU_FIELDS = "clocks.sm,clocks.mem,temperature.gpu,power.draw,clocks_throttle_reasons.active"
+# the last field was renamed; drivers know one of the names or both
+_GPU_FIELDS = "clocks.sm,clocks.mem,temperature.gpu,power.draw,clocks_event_reasons.active"
+_OLD_GPU_FIELDS = _GPU_FIELDS.replace("event_reasons", "throttle_reasons")
 
 
 def _gpu_state(index: int) -> DeviceState:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return DeviceState(notes={"missing": "nvidia-smi is not installed"})
-    argv = [tool, f"--id={index}", f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader,nounits"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
-    fields = [f.strip() for f in done.stdout.strip().split(",")]
-    if done.returncode or len(fields) != 5:
+    for names in (_GPU_FIELDS, _OLD_GPU_FIELDS):
+        argv = [tool, f"--id={index}", f"--query-gpu={names}", "--format=csv,noheader,nounits"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+        fields = [f.strip() for f in done.stdout.strip().split(",")]
+        if done.returncode == 0 and len(fields) == 5:
+            break
+    else:
         return DeviceState(notes={"missing": f"nvidia-smi: {done.stderr.strip() or done.stdout.strip()}"})
 
     def number(text: str) -> float | None:

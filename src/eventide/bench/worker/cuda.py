@@ -22,7 +22,7 @@ from eventide.bench.worker import results
 from eventide.bench.worker.arrays import Arena, TensorInfo, to_torch, torch_dtype
 from eventide.bench.worker.load import Loaded
 
-LATE_NS = 200_000  # the device may need this long to report that it is idle
+LATE_NS = 1_000_000  # the device may need this long to report that it is idle
 _PAUSE_CYCLES = 600_000  # about 0.3 ms, longer than a launch from Python
 _LONG_PAUSE_CYCLES = 30_000_000  # about 15 ms
 _LONG_PAUSE_NS = 5_000_000  # a call that returns within this did not wait for the long pause
@@ -111,7 +111,8 @@ class CudaSide:
         slots: list[int] = message["slots"]
         function = (lambda *_: None) if message.get("null") else self._function
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        self._begin(slots, _PAUSE_CYCLES, flush=bool(message["flush"]))
+        single = len(slots) * message["repeat"] == 1
+        self._begin(slots, _PAUSE_CYCLES if single else _LONG_PAUSE_CYCLES, flush=bool(message["flush"]))
         start.record()
         for _ in range(message["repeat"]):
             for slot in slots:
