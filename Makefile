@@ -50,10 +50,10 @@ $(VENV)/installed: $(VENV)/created $(NATIVE)
 	@$(BIN)/pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/tested: $(VENV)/installed
-	@echo "installing what the tests need ..."
+$(VENV)/tested: $(VENV)/created $(NATIVE)
+	@echo "installing Eventide and what its tests need into $(VENV) (a minute or more) ..."
 	@$(BIN)/pip install --quiet --editable '.[test]'
-	@touch $@
+	@touch $(VENV)/installed $@
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .coverage
