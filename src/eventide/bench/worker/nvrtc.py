@@ -15,8 +15,8 @@ current stream. Compiled for the current device; headers come from the CUDA tool
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import ctypes.util
 import glob
 import os
 from collections.abc import Sequence
@@ -26,21 +26,15 @@ from typing import Any
 import torch
 
 
-def _library(pattern: str, name: str) -> ctypes.CDLL:
-    """The first of: torch's own dependencies, the toolkit, the loader's path."""
-    roots = [
-        str(Path(torch.__file__).parents[1] / "nvidia" / "*" / "lib"),
-        "/usr/local/cuda/lib64",
-        "/usr/local/nvidia/lib64",
-    ]
-    found = [path for root in roots for path in sorted(glob.glob(f"{root}/{pattern}"))]
-    for path in [*found, ctypes.util.find_library(name) or ""]:
-        if path:
-            try:
-                return ctypes.CDLL(path)
-            except OSError:
-                continue
-    raise OSError(f"{name} was not found; it comes with PyTorch's CUDA packages and with the CUDA toolkit")
+def _nvrtc() -> ctypes.CDLL:
+    """NVRTC from torch's own dependencies, the toolkit or the loader's path. Searches without starting a process."""
+    roots = [str(Path(torch.__file__).parents[1] / "nvidia" / "*" / "lib"), "/usr/local/cuda/lib64"]
+    roots.append("/usr/local/cuda/targets/*/lib")
+    found = [path for root in roots for path in sorted(glob.glob(f"{root}/libnvrtc.so*"))]
+    for path in [*found, "libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"]:
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(path)
+    raise OSError("libnvrtc was not found; it comes with PyTorch's CUDA packages and with the CUDA toolkit")
 
 
 def _include_folders() -> list[str]:
@@ -52,7 +46,7 @@ def _include_folders() -> list[str]:
 
 def compile_cubin(source: str, name: str, options: Sequence[str] = ()) -> bytes:
     """Machine code of `source` for the current device; raises RuntimeError with the compiler's messages."""
-    nvrtc = _library("libnvrtc.so*", "nvrtc")
+    nvrtc = _nvrtc()
     major, minor = torch.cuda.get_device_capability()
     arch = f"sm_{major}{minor}" + ("a" if major >= 9 else "")
     flags = [f"--gpu-architecture={arch}", "--std=c++17", *(f"-I{f}" for f in _include_folders()), *options]
