@@ -23,7 +23,6 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import errors as errors
     from .compile import compile as compile
-    from .compile import compile as compile
     from .engine.llm import LLM as LLM
     from .engine.outputs import Completion as Completion
     from .engine.outputs import Piece as Piece
@@ -38,7 +37,6 @@ _WHERE = {
     "Piece": "engine.outputs",
     "TokenLogprob": "engine.outputs",
     "Program": "ops.program",
-    "compile": "compile",
     "compile": "compile",
     "errors": "",
 }

@@ -8,7 +8,7 @@ Accumulation is in float32, in an order that depends on k alone.
 from pathlib import Path
 
 from ...errors import ProgramError
-from ...ir.nodes import Span, Via
+from ...ir.nodes import Region, Span, Via
 from ..declaration import Attr, Op, Operand, Tiling, full, tiled
 
 
@@ -31,7 +31,7 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     m = tiled("m", target.tile_tokens, call["y"].shape[0])
     cols = tiled("n", target.tile_rows // 2 if gated else target.tile_rows, call["y"].shape[1])
     w_rows = cols.scaled(2) if gated else cols.span
-    regions = {"x": (m.span, full(k)), "w": (w_rows, full(k)), "y": (m.span, cols.span)}
+    regions: dict[str, Region] = {"x": (m.span, full(k)), "w": (w_rows, full(k)), "y": (m.span, cols.span)}
     if "rows" in call:
         regions["x"] = (Via(call["rows"].name, (), m.span.lo, m.span.hi), full(k))
         regions["rows"] = (Span(m.span.lo, m.span.hi),)

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from ...ir.nodes import Span, Via
+from ...ir.nodes import Region, Span, Via
 from ..declaration import Attr, Op, Operand, Tiling, full, tiled
 
 
 def tile(call, target):  # type: ignore[no-untyped-def]
     rows, cols = call["y"].shape
     m = tiled("m", target.tile_tokens, rows)
-    regions = {"x": (m.span, full(cols)), "w": (full(cols),), "y": (m.span, full(cols))}
+    regions: dict[str, Region] = {"x": (m.span, full(cols)), "w": (full(cols),), "y": (m.span, full(cols))}
     if "rows" in call:
         regions["x"] = (Via(call["rows"].name, (), m.span.lo, m.span.hi), full(cols))
         regions["rows"] = (Span(m.span.lo, m.span.hi),)
