@@ -26,7 +26,7 @@ def outputs(call):  # type: ignore[no-untyped-def]
 
 
 def tile(call, target):  # type: ignore[no-untyped-def]
-    n, k = call["w"].shape
+    _, k = call["w"].shape
     gated = call.attrs["activation"] == "silu_mul"
     m = tiled("m", target.tile_tokens, call["y"].shape[0])
     cols = tiled("n", target.tile_rows // 2 if gated else target.tile_rows, call["y"].shape[1])
