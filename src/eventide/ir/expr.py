@@ -76,6 +76,17 @@ class Expr:
     def text(self) -> str:
         raise NotImplementedError
 
+    # asked for so often that every node keeps its own
+    @cached_property
+    def variable_names(self) -> frozenset[str]:
+        own = {self.name} if isinstance(self, Var) else set()
+        return frozenset(own).union(*(c.variable_names for c in self.children))
+
+    @cached_property
+    def table_names(self) -> frozenset[str]:
+        own = {self.table} if isinstance(self, Load) else set()
+        return frozenset(own).union(*(c.table_names for c in self.children))
+
     def __str__(self) -> str:
         return self.text
 
@@ -344,11 +355,11 @@ def walk(expr: Expr) -> Iterator[Expr]:
 
 
 def variables(expr: Expr) -> set[str]:
-    return {e.name for e in walk(expr) if isinstance(e, Var)}
+    return set(expr.variable_names)
 
 
 def tables(expr: Expr) -> set[str]:
-    return {e.table for e in walk(expr) if isinstance(e, Load)}
+    return set(expr.table_names)
 
 
 def substitute(expr: Expr, values: Mapping[str, IntLike]) -> Expr:
