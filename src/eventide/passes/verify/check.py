@@ -14,6 +14,7 @@ from ..sampling import map_tables, sample_symbols
 from ..sampling import view as drawn_view
 from . import order
 from .counts import check_counts, check_edge, edge_key, fits
+from .intervals import Facts
 from .ordered import DRAWS, SPREADS, OrderCheck
 from .pairs import Memory, Regions, conflicting_pairs, describe, find_conflict
 from .points import Scope, inside, steps
@@ -183,6 +184,9 @@ class Verifier:
         if len(points) > 60 and not self.exhaustive:
             points, drawn = points[:: -(-len(points) // 60)], True
         report.cover(values, drawn)
+        bounded = Facts(self.view(next(iter(points))))
+        for table in sorted(map_tables(plan)):
+            bounded.values(table)  # nothing can be said about a table that may hold anything
         for p in points:
             for seed in range(DRAWS):
                 self.one_draw(drawn_view(plan, p, seed, SPREADS[seed % len(SPREADS)]))
