@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -129,3 +130,42 @@ def test_chat_that_outgrows_the_context(run: Run, small: Path, monkeypatch: pyte
     monkeypatch.setattr("sys.stdin", io.StringIO("Hello " * 300 + "\n"))
     found = run("chat", small, *GREEDY)
     assert found.code == 2 and "tokens, and the context holds 256" in found.err
+
+
+def test_interrupt_inside_the_native_loop(tmp_path: Path) -> None:
+    """The CPU workers stop in the middle of a call that would run for long."""
+    sizes = {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 12, "vocab_size": 32000}
+    heads = {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 64}
+    config = {"architectures": ["Qwen3ForCausalLM"], "torch_dtype": "bfloat16", "max_position_embeddings": 4096}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **sizes, **heads}))
+    process = start(
+        "generate", tmp_path, "--token-ids", "1,2,3", "--load-format", "dummy", "-n", "4000", "--ignore-eos", "--threads", 2
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and out.endswith("\n")
+    assert "interrupted" in err and "Traceback" not in err
+
+
+def test_a_terminal_sees_progress_and_a_conversation() -> None:
+    leader, follower = os.openpty()
+    process = start("chat", "eventide-tiny", "-t", "0", stdin=follower, stderr=follower)
+    os.close(follower)
+    shown = ""
+
+    def until(text: str) -> None:
+        nonlocal shown
+        while text not in shown:
+            shown += os.read(leader, 4096).decode()
+
+    until("/quit leaves.")
+    os.write(leader, b"What is 12 plus 30?\n")
+    until("tokens/s)")
+    os.write(leader, b"/quit\n")
+    assert process.stdout is not None
+    out = process.stdout.read()
+    process.stdout.close()
+    assert process.wait(30) == 0 and "42" in out and "loading weights" in shown
+    os.close(leader)
