@@ -18,7 +18,7 @@
 namespace ev::EV_ISA {
 
 constexpr int kRows = 32;        // rows of a panel
-constexpr int kBlock = 128;      // values of k summed before they join the total
+constexpr int kBlock = 128;      // values of k summed before they join the total; tokens of x are as far apart
 constexpr int kAhead = 4096;     // bytes between what is read and what is prefetched
 constexpr int kTokens = L == 16 ? 12 : L == 8 ? 6 : 4;
 
@@ -26,11 +26,11 @@ struct F32 {
   using Given = float;
   static constexpr int step = 1, lane_bytes = 4;
   template <int T, int V>
-  static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x, int64_t xs) {
+  static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x) {
     F row[V];
     EV_UNROLL for (int v = 0; v < V; v++) row[v] = load(static_cast<const float*>(w) + v * L);
     EV_UNROLL for (int t = 0; t < T; t++) {
-      F b = splat(x[t * xs]);
+      F b = splat(x[t * kBlock]);
       EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = fma(row[v], b, acc[t][v]);
     }
   }
@@ -40,14 +40,14 @@ struct Pairs {
   using Given = float;
   static constexpr int step = 2, lane_bytes = 4;
   template <int T, int V>
-  static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x, int64_t xs) {
+  static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x) {
     F even[V], odd[V];
     EV_UNROLL for (int v = 0; v < V; v++) {
       U pair = load_bytes<U>(static_cast<const uint32_t*>(w) + v * L);
       even[v] = floats(pair << 16), odd[v] = floats(pair & 0xffff0000u);
     }
     EV_UNROLL for (int t = 0; t < T; t++) {
-      F b0 = splat(x[t * xs]), b1 = splat(x[t * xs + 1]);
+      F b0 = splat(x[t * kBlock]), b1 = splat(x[t * kBlock + 1]);
       EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = fma(odd[v], b1, fma(even[v], b0, acc[t][v]));
     }
   }
@@ -57,11 +57,11 @@ struct Dots {
   using Given = bf16;
   static constexpr int step = 2, lane_bytes = 4;
   template <int T, int V>
-  static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x, int64_t xs) {
+  static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x) {
     U pair[V];
     EV_UNROLL for (int v = 0; v < V; v++) pair[v] = load_bytes<U>(static_cast<const uint32_t*>(w) + v * L);
     EV_UNROLL for (int t = 0; t < T; t++) {
-      U b = splat_u(load_bytes<uint32_t>(x + t * xs));
+      U b = splat_u(load_bytes<uint32_t>(x + t * kBlock));
       EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = dot(acc[t][v], pair[v], b);
     }
   }
@@ -71,53 +71,45 @@ struct Halves {
   using Given = float;
   static constexpr int step = 1, lane_bytes = 2;
   template <int T, int V>
-  static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x, int64_t xs) {
+  static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x) {
     F row[V];
     EV_UNROLL for (int v = 0; v < V; v++) row[v] = load(static_cast<const bf16*>(w) + v * L);
     EV_UNROLL for (int t = 0; t < T; t++) {
-      F b = splat(x[t * xs]);
+      F b = splat(x[t * kBlock]);
       EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = fma(row[v], b, acc[t][v]);
     }
   }
 };
 
-// How weights come to the registers: from cache; streamed from memory, prefetched kAhead bytes before their turn; or from
-// cache while `next_bytes` at p.next, which will be read later, are prefetched along the way.
-enum class Fetch { none, stream, next };
-
-// What one product reads and writes. Strides: `ws` bytes from a step's weights to the next step's, `xs` and `os` elements from
-// a token to the next; with C blocks side by side, `wb` bytes and `xb` elements from a block to the next. Each step prefetches
-// at `next`, which moves by `next_step` bytes.
+// What one product reads and writes. Strides: `ws` bytes from a step's weights to the next step's, `os` elements from a token
+// of out to the next (in x it is always kBlock, so that addresses are constants); with C blocks side by side, `wb` bytes and
+// `xb` elements from a block to the next.
 template <class W>
 struct Product {
   const char* w;
   int64_t ws;
   const typename W::Given* x;
-  int64_t xs;
   int64_t steps;
   float* out;
   int64_t os;
   int64_t wb = 0, xb = 0;
-  const char* next = nullptr;
-  int64_t next_step = 0;
 };
 
-// V·L rows and T tokens; the sums of the C blocks join `out` one after the other.
-template <class W, int T, int V, int C, Fetch fetch>
+// V·L rows and T tokens; the sums of the C blocks join `out` one after the other. stream: weights come from memory,
+// and are prefetched kAhead bytes before their turn.
+template <class W, int T, int V, int C, bool stream>
 inline void micro(Product<W> p) {
-  constexpr int lines = fetch == Fetch::none ? 0 : fetch == Fetch::next ? 1 : (V * L * 4 + 63) / 64;
   F acc[C][T][V];
   EV_UNROLL for (int c = 0; c < C; c++)
     EV_UNROLL for (int t = 0; t < T; t++)
       EV_UNROLL for (int v = 0; v < V; v++) acc[c][t][v] = F{};
   for (int64_t s = 0; s < p.steps; s++) {
     EV_UNROLL for (int c = 0; c < C; c++) {
-      // what comes later must not push this block out of the first-level cache
-      EV_UNROLL for (int i = 0; i < lines; i++)
-        __builtin_prefetch(p.next + c * p.wb + 64 * i, 0, fetch == Fetch::next ? 2 : 3);
-      W::template add<T, V>(acc[c], p.w + c * p.wb, p.x + c * p.xb, p.xs);
+      if (stream)
+        EV_UNROLL for (int b = 0; b < V * L * 4; b += 64) __builtin_prefetch(p.w + c * p.wb + kAhead + b);
+      W::template add<T, V>(acc[c], p.w + c * p.wb, p.x + c * p.xb);
     }
-    p.w += p.ws, p.x += W::step, p.next += p.next_step;
+    p.w += p.ws, p.x += W::step;
   }
   EV_UNROLL for (int c = 0; c < C; c++)
     EV_UNROLL for (int t = 0; t < T; t++)
@@ -128,38 +120,34 @@ inline void micro(Product<W> p) {
 }
 
 // micro for a number of tokens known at run time, t <= T
-template <class W, int V, int C, Fetch fetch, int T>
+template <class W, int V, int C, bool stream, int T>
 EV_INLINE void micro_for(int64_t t, const Product<W>& p) {
   if constexpr (T > 0) {
-    if (t == T) return micro<W, T, V, C, fetch>(p);
-    micro_for<W, V, C, fetch, T - 1>(t, p);
+    if (t == T) return micro<W, T, V, C, stream>(p);
+    micro_for<W, V, C, stream, T - 1>(t, p);
   }
 }
 
-template <class W, int V, int C, Fetch fetch, int R, int Most>
-inline void multiply_rows(int64_t tokens, Product<W> p, int64_t next_bytes) {
-  constexpr int passes = R / (V * L);
+template <class W, int V, int C, bool stream, int R, int Most>
+inline void multiply_rows(int64_t tokens, const Product<W>& p) {
   const int64_t groups = (tokens + Most - 1) / Most;
-  if (fetch == Fetch::next) p.next_step = next_bytes / (groups * passes * p.steps) + 1;
   for (int r = 0; r < R; r += V * L)
     for (int64_t g = 0, t = 0; g < groups; g++) {
       const int64_t end = (g + 1) * tokens / groups;
       Product<W> part = p;
-      part.w += W::lane_bytes * r, part.x += t * p.xs, part.out += t * p.os + r;
-      if (fetch == Fetch::stream) part.next = part.w + kAhead, part.next_step = p.ws;
-      micro_for<W, V, C, fetch, Most>(end - t, part);
-      if (fetch == Fetch::next) p.next += p.next_step * p.steps;
+      part.w += W::lane_bytes * r, part.x += t * kBlock, part.out += t * p.os + r;
+      micro_for<W, V, C, stream, Most>(end - t, part);
       t = end;
     }
 }
 
 // out[t][0..R) += one block of k (or C of them) for any number of tokens, in even groups.
-template <class W, int C, Fetch fetch, int R = kRows>
-inline void multiply(int64_t tokens, Product<W> p, int64_t next_bytes = 0) {
+template <class W, int C, bool stream, int R = kRows>
+inline void multiply(int64_t tokens, const Product<W>& p) {
   // few tokens leave registers for more rows
   if constexpr (C == 1 && R >= 4 * L)
-    if (tokens <= 2) return multiply_rows<W, 4, C, fetch, R, 2>(tokens, p, next_bytes);
-  multiply_rows<W, 2, C, fetch, R, kTokens>(tokens, p, next_bytes);
+    if (tokens <= 2) return multiply_rows<W, 4, C, stream, R, 2>(tokens, p);
+  multiply_rows<W, 2, C, stream, R, kTokens>(tokens, p);
 }
 
 }  // namespace ev::EV_ISA

@@ -27,18 +27,18 @@ struct AttentionScratch {
       at += round_up(4 * floats, 64);
       return reinterpret_cast<float*>(p);
     };
-    scores = take(rows * kPositions), out = take(rows * width), top = take(rows), total = take(rows);
+    scores = take(rows * kBlock), out = take(rows * width), top = take(rows), total = take(rows);
     keys = take(kPositions * d), values = take(kPositions * width);
-    q = reinterpret_cast<char*>(take(rows * d));
+    q = reinterpret_cast<char*>(take(rows * round_up(d, kBlock)));
     bytes = at - base;
   }
 };
 
 inline int64_t attention_scratch(const attention_args& a) { return AttentionScratch(a, nullptr).bytes; }
 
-// a row of `words` words for each position -> [words][kPositions]
-inline void to_panel(const uint32_t* const (&rows)[kPositions], int64_t words, uint32_t* to) {
-  for (int r = 0; r < kPositions; r += L) {
+// a row of `words` words for each of n positions -> [words][kPositions]; what lies beyond the last vector is left as it is
+inline void to_panel(const uint32_t* const (&rows)[kPositions], int64_t n, int64_t words, uint32_t* to) {
+  for (int r = 0; r < n; r += L) {
     int64_t i = 0;
     for (; i + L <= words; i += L) {
       U block[L];
@@ -67,7 +67,7 @@ struct Held<bf16> {
 
 // scores of one row -> probabilities relative to the row's running top; the sums so far are scaled to the new one
 inline void soften(AttentionScratch& s, int64_t row, int64_t visible, float scale) {
-  float* p = s.scores + row * kPositions;
+  float* p = s.scores + row * kBlock;
   if (visible <= 0) {
     for (int i = 0; i < kPositions; i += L) store(p + i, F{});
     return;
@@ -110,7 +110,7 @@ inline void attention_tile(const attention_args& a, const attention_coords& c, c
   Given* q = reinterpret_cast<Given*>(s.q);
   for (int64_t r = 0; r < rows; r++) {
     const T* from = a.q.as<const T>() + (t0 + r / group) * heads * d + (c.h * group + r % group) * d;
-    for (int64_t i = 0; i < d; i += L) store(q + r * d + i, load(from + i, d - i), d - i);
+    for (int64_t i = 0; i < d; i += L) store(q + (i / kBlock * rows + r) * kBlock + i % kBlock, load(from + i, d - i));
     s.top[r] = -INFINITY, s.total[r] = 0;
   }
   std::memset(s.out, 0, size_t(4 * rows * s.width));
@@ -127,25 +127,28 @@ inline void attention_tile(const attention_args& a, const attention_coords& c, c
     }
     for (int64_t j = n; j < kPositions; j++) at[j] = at[n - 1];
 
-    std::memset(s.scores, 0, size_t(4 * rows * kPositions));
+    std::memset(s.scores, 0, size_t(4 * rows * kBlock));
     const uint32_t* from[kPositions];
     for (int j = 0; j < kPositions; j++) from[j] = reinterpret_cast<const uint32_t*>(k_cache + at[j]);
-    to_panel(from, words, reinterpret_cast<uint32_t*>(s.keys));
-    const char* keys = reinterpret_cast<const char*>(s.keys);
-    multiply<Keys, 1, Fetch::none, kPositions>(rows, {keys, 4 * kPositions, q, d, d / Keys::step, s.scores, kPositions});
+    to_panel(from, n, words, reinterpret_cast<uint32_t*>(s.keys));
+    for (int64_t i = 0; i < d; i += kBlock) {
+      const char* keys = reinterpret_cast<const char*>(s.keys) + i / Keys::step * 4 * kPositions;
+      const int64_t steps = min_of(kBlock, d - i) / Keys::step;
+      multiply<Keys, 1, false, kPositions>(rows, {keys, 4 * kPositions, q + i * rows, steps, s.scores, kBlock});
+    }
     for (int64_t r = 0; r < rows; r++) soften(s, r, pos[t0 + r / group] - p0 + 1, 1.0f / std::sqrt(float(d)));
     if (direct) {
       const char* v = reinterpret_cast<const char*>(v_cache + at[0]);
       for (int64_t i = 0; i < d; i += kRows, v += kRows * sizeof(T))
-        multiply<typename Held<T>::Values, 1, Fetch::none>(
-            rows, {v, d * int64_t(sizeof(T)), s.scores, kPositions, n, s.out + i, s.width});
+        multiply<typename Held<T>::Values, 1, false>(
+            rows, {v, d * int64_t(sizeof(T)), s.scores, n, s.out + i, s.width});
       continue;
     }
     for (int64_t j = 0; j < n; j++)
       for (int64_t i = 0; i < s.width; i += L) store(s.values + j * s.width + i, load(v_cache + at[j] + i, d - i));
     for (int64_t i = 0; i < s.width; i += kRows) {
       const char* v = reinterpret_cast<const char*>(s.values + i);
-      multiply<F32, 1, Fetch::none>(rows, {v, 4 * s.width, s.scores, kPositions, n, s.out + i, s.width});
+      multiply<F32, 1, false>(rows, {v, 4 * s.width, s.scores, n, s.out + i, s.width});
     }
   }
   for (int64_t r = 0; r < rows; r++) {
