@@ -31,9 +31,12 @@ from ..ir.nodes import Tensor
 from ..ops.program import OpCall, Program
 from ..ops.registry import get_op
 from .dataset import TraceSet
+from .pack_calls import GroupedCall, cpu_tiling, group_call, with_panels
 from .pack_reference import run_operator
+from .pack_task import task_solution
 from .schema_definition import AxisConst, AxisVar, Definition, DefinitionExtension, DType, TensorSpec
 from .schema_init import NormalInit
+from .schema_solution import Solution
 from .schema_trace import RandomInput, SafetensorsInput, ScalarInput, Trace, Workload
 
 Array = npt.NDArray[Any]
@@ -55,35 +58,35 @@ class Exported:
     definition: Definition
     workloads: list[Trace] = field(default_factory=list)
     contents: dict[str, dict[str, Array]] = field(default_factory=dict)
+    solution: Solution | None = None
+    """The operator's own tasks."""
 
 
-@dataclass(frozen=True)
-class _Call:
-    """A call with its operands grouped by tensor."""
+def export_program(
+    program: Program, steps: Sequence[ExportStep], tags: Sequence[str] = (), *, tasks: bool = False
+) -> list[Exported]:
+    """The distinct calls of a program, in order; each step gives a workload to the calls that it can feed.
 
-    call: OpCall
-    program: Program
-    inputs: dict[str, Tensor]
-    """By the name of the first operand of each tensor that is read or updated."""
-    shared: dict[str, str]
-    updated: list[str]
-    written: dict[str, Tensor]
-
-
-def export_program(program: Program, steps: Sequence[ExportStep], tags: Sequence[str] = ()) -> list[Exported]:
-    """The distinct calls of a program, in order; each step gives a workload to the calls that it can feed."""
+    With `tasks`, operators with CPU code bring it as a solution; where it reads packed weights, that is for a definition of
+    its own whose weights come packed.
+    """
     found: dict[str, Exported] = {}
     producers = {call.operands[o.name]: call for call in program.calls for o in get_op(call.op).operands
                  if o.mode == "write" and o.name in call.operands}  # fmt: skip
     for call in program.calls:
-        grouped = _group(program, call)
-        definition = _definition(grouped, tags)
-        if definition.name in found:
-            continue
-        one = found[definition.name] = Exported(definition)
-        for step in steps:
-            if all(_known(t, step) for t in grouped.inputs.values()):
-                _add_workload(one, grouped, step, producers)
+        plain = group_call(program, call)
+        tiling = cpu_tiling(plain) if tasks else None
+        packed = with_panels(plain, tiling) if tiling and tiling.layouts else None
+        for grouped in (plain, packed) if packed else (plain,):
+            definition = _definition(grouped, tags)
+            if definition.name in found:
+                continue
+            one = found[definition.name] = Exported(definition)
+            for step in steps:
+                if all(_known(t, step) for t in grouped.inputs.values()):
+                    _add_workload(one, grouped, step, producers)
+            if tiling is not None and bool(tiling.layouts) == bool(grouped.panels):
+                one.solution = task_solution(grouped, definition, tiling)
     return list(found.values())
 
 
@@ -94,6 +97,8 @@ def write_exported(data: TraceSet, exported: Sequence[Exported]) -> Iterator[tup
     for one in exported:
         if one.definition.name not in data.definitions:
             data.add_definition(one.definition)
+        if one.solution is not None and one.solution.name not in data.solution_names:
+            data.add_solution(one.solution)
         known = {t.uuid for t in data.workloads[one.definition.name]}
         fresh = [t for t in one.workloads if t.uuid not in known]
         for trace in fresh:
@@ -105,32 +110,7 @@ def write_exported(data: TraceSet, exported: Sequence[Exported]) -> Iterator[tup
         yield one.definition.name, data.add_traces(fresh)
 
 
-def _group(program: Program, call: OpCall) -> _Call:
-    op = get_op(call.op)
-    first: dict[str, str] = {}
-    inputs: dict[str, Tensor] = {}
-    shared: dict[str, str] = {}
-    written: dict[str, Tensor] = {}
-    updated: list[str] = []
-    for operand in op.operands:
-        name = call.operands.get(operand.name)
-        if name is None:
-            continue
-        tensor = program.tensors[name]
-        if operand.mode == "write":
-            written[operand.name] = tensor
-            continue
-        if name in first:
-            shared[operand.name] = first[name]
-        else:
-            first[name] = operand.name
-            inputs[operand.name] = tensor
-        if operand.mode == "update" and first[name] not in updated:
-            updated.append(first[name])
-    return _Call(call, program, inputs, shared, updated, written)
-
-
-def _axis_name(grouped: _Call, operand: str, dim: int, extent: Any) -> tuple[str, AxisConst | AxisVar]:
+def _axis_name(grouped: GroupedCall, operand: str, dim: int, extent: Any) -> tuple[str, AxisConst | AxisVar]:
     length = as_int(extent)
     if length is not None:
         return f"dim_{length}", AxisConst(type="const", value=length)
@@ -139,7 +119,7 @@ def _axis_name(grouped: _Call, operand: str, dim: int, extent: Any) -> tuple[str
     return f"{operand}_{dim}", AxisVar(type="var", description=f"{extent} in the program.")
 
 
-def _definition(grouped: _Call, tags: Sequence[str]) -> Definition:
+def _definition(grouped: GroupedCall, tags: Sequence[str]) -> Definition:
     call, op = grouped.call, get_op(grouped.call.op)
     axes: dict[str, AxisConst | AxisVar] = {}
 
@@ -155,12 +135,23 @@ def _definition(grouped: _Call, tags: Sequence[str]) -> Definition:
     outputs = {f"{n}_out": spec(n, grouped.inputs[n]) for n in grouped.updated}
     outputs |= {n: spec(n, t) for n, t in grouped.written.items()}
     attrs = dict(sorted(call.attrs.items()))
-    identity = json.dumps([call.op, attrs, grouped.shared, {n: [s.shape, str(s.dtype)] for n, s in
+    identity = json.dumps([call.op, attrs, dict(grouped.shared), {n: [s.shape, str(s.dtype)] for n, s in
                           {**inputs, **outputs}.items()}], sort_keys=True)  # fmt: skip
     wide = max(inputs, key=lambda n: (op.operand(n).streamed, _constant_size(grouped.inputs[n])))
     sizes = [str(as_int(e)) for e in grouped.inputs[wide].shape if as_int(e) is not None]
+    if wide in grouped.panels:
+        sizes = [*map(str, grouped.panels[wide])]
     digest = hashlib.sha256(identity.encode()).hexdigest()[:6]
-    name = "_".join(["eventide", call.op, "x".join(sizes) or "any", str(inputs[wide].dtype), digest])
+    name = "_".join(
+        [
+            "eventide",
+            call.op,
+            "x".join(sizes) or "any",
+            str(inputs[wide].dtype),
+            *(["panels"] if grouped.panels else []),
+            digest,
+        ]
+    )
     init = {
         n: NormalInit(std=0.02 if t.role == "weight" else 1.0)
         for n, t in grouped.inputs.items()
@@ -183,10 +174,11 @@ def _constant_size(tensor: Tensor) -> int:
     return math.prod(as_int(e) or 1 for e in tensor.shape)
 
 
-def _reference(grouped: _Call, attrs: Mapping[str, Any]) -> str:
+def _reference(grouped: GroupedCall, attrs: Mapping[str, Any]) -> str:
     names = ", ".join(grouped.inputs)
     operands = ", ".join(f'"{n}": {n}' for n in grouped.inputs)
-    shared = f", shared={grouped.shared!r}" if grouped.shared else ""
+    shared = f", shared={dict(grouped.shared)!r}" if grouped.shared else ""
+    shared += f", panels={dict(grouped.panels)!r}" if grouped.panels else ""
     return (
         "from eventide.bench.pack_reference import run_operator\n\n\n"
         f"def run({names}):\n    return run_operator({grouped.call.op!r}, {dict(attrs)!r}, {{{operands}}}{shared})\n"
@@ -211,7 +203,7 @@ def _shape(tensor: Tensor, step: ExportStep) -> tuple[int, ...]:
     return tuple(int(evaluate(e, step.symbols)) for e in tensor.shape)
 
 
-def _add_workload(one: Exported, grouped: _Call, step: ExportStep, producers: Mapping[str, OpCall]) -> None:
+def _add_workload(one: Exported, grouped: GroupedCall, step: ExportStep, producers: Mapping[str, OpCall]) -> None:
     definition = one.definition
     rng = np.random.default_rng(int(_digest(definition.name, step.name)[:8], 16))
     shapes = {n: _shape(t, step) for n, t in grouped.inputs.items()}
@@ -258,7 +250,7 @@ def _value(
         return np.asarray(step.inputs[tensor.name], to_numpy(tensor.dtype))
     producer = producers.get(tensor.name)
     if producer is not None and get_op(producer.op).num_outputs > 1:
-        grouped = _group(program, producer)
+        grouped = group_call(program, producer)
         operands = {}
         for n, t in grouped.inputs.items():
             given = _value(t, _shape(t, step), step, producers, program, rng)

@@ -32,13 +32,15 @@ def run_operator(
     attrs: Mapping[str, Any],
     operands: Mapping[str, Array],
     shared: Mapping[str, str] | None = None,
+    panels: Mapping[str, tuple[int, int]] | None = None,
 ) -> Any:
     """The updated operands (as new arrays), then the written ones, in the order of the declaration.
 
-    `shared` names, for an operand that is the same tensor as another one, that other operand. Returns the array where
-    there is one, else a tuple.
+    `shared` names, for an operand that is the same tensor as another one, that other operand; `panels` the rows
+    and columns of weights that come in panels of 32 rows. Returns the array where there is one, else a tuple.
     """
     shared = dict(shared or {})
+    operands = {n: _from_panels(a, *panels[n]) if panels and n in panels else a for n, a in operands.items()}
     shapes = tuple((name, value.shape, from_numpy(value.dtype)) for name, value in operands.items())
     # operators that rely on tables without repetitions ask the program to declare them so
     distinct = tuple(n for n, a in operands.items() if a.dtype.kind == "i" and np.unique(a).size == a.size)
@@ -56,6 +58,12 @@ def run_operator(
             results.append(roles["state"][name])
     results += [written[o.name] for o in get_op(op).operands if o.mode == "write"]
     return results[0] if len(results) == 1 else tuple(results)
+
+
+def _from_panels(packed: Array, n: int, k: int) -> Array:
+    # [panels, k / step, 32, step] back to [n, k]; float32 has step 1 and no last axis
+    blocks = packed.reshape(packed.shape[0], packed.shape[1], packed.shape[2], -1)
+    return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3).reshape(n, k))
 
 
 @lru_cache(maxsize=64)

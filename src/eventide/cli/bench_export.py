@@ -38,6 +38,7 @@ def add_commands(commands: Any) -> None:
         "--context", type=int, default=512, metavar="N", help="tokens before a decode step (%(default)s)"
     )
     parser.add_argument("--prefill", action="append", type=int, metavar="N", help="tokens of a prompt (128)")
+    parser.add_argument("--tasks", action="store_true", help="add the operators' own CPU tasks as solutions")
     parser.add_argument("--list", action="store_true", help="only name what would be written")
     add_json(parser)
 
@@ -102,4 +103,4 @@ def _of_model(model: str, args: argparse.Namespace) -> Iterator[Exported]:
             step = make_step(limits, [Chunk(0, 0, length)], _TILE_QUERIES)
             steps.append(ExportStep(f"prompt of {length}", step.symbols, step.inputs))
         for version in (program, fuse(program)):
-            yield from export_program(version, steps, tags=[f"model:{Path(model).name}"])
+            yield from export_program(version, steps, tags=[f"model:{Path(model).name}"], tasks=args.tasks)
