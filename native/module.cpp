@@ -58,11 +58,11 @@ class Host {
 class PyKernel {
  public:
   PyKernel(const std::string& text, const std::string& isa, const std::vector<int64_t>& extra, bool poison, bool check_counts,
-           bool pin, int64_t delay_ns, uint64_t delay_seed) {
+           bool pin, int64_t delay_ns, uint64_t delay_seed, int64_t spin_ns, int64_t yield_ns) {
     std::istringstream in(text);
     std::vector<const ev::OpEntry*> entries = entries_for(isa);
     for (int64_t address : extra) entries.push_back(reinterpret_cast<const ev::OpEntry*>(address));
-    kernel_ = std::make_unique<ev::Kernel>(ev::Plan::parse(in), entries, ev::Options{poison, check_counts, pin, delay_ns, delay_seed});
+    kernel_ = std::make_unique<ev::Kernel>(ev::Plan::parse(in), entries, ev::Options{poison, check_counts, pin, delay_ns, delay_seed, spin_ns, yield_ns});
   }
 
   void bind(int tensor, int64_t address) { kernel_->bind(tensor, reinterpret_cast<void*>(address)); }
@@ -173,8 +173,8 @@ NB_MODULE(_native, m) {
       },
       "source"_a, "n"_a, "k"_a, "dtype"_a, "to"_a, "num_threads"_a, "Packs a weight [n, k] into panels.");
   nb::class_<PyKernel>(m, "Kernel")
-      .def(nb::init<const std::string&, const std::string&, const std::vector<int64_t>&, bool, bool, bool, int64_t, uint64_t>(),
-           "plan"_a, "isa"_a, "extra"_a, "poison"_a, "check_counts"_a, "pin"_a, "delay_ns"_a, "delay_seed"_a)
+      .def(nb::init<const std::string&, const std::string&, const std::vector<int64_t>&, bool, bool, bool, int64_t, uint64_t, int64_t, int64_t>(),
+           "plan"_a, "isa"_a, "extra"_a, "poison"_a, "check_counts"_a, "pin"_a, "delay_ns"_a, "delay_seed"_a, "spin_ns"_a, "yield_ns"_a)
       .def("bind", &PyKernel::bind, "tensor"_a, "address"_a)
       .def("run", &PyKernel::run, "symbols"_a, "pointers"_a, "stop_io"_a, "stop_tokens"_a.none(), "stop_all"_a, "between"_a.none(),
            "between_ns"_a, "check_signals"_a, "records"_a, "records_per_worker"_a, "record_counts"_a.none())

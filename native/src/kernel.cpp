@@ -58,6 +58,8 @@ int operand_offset(const OpEntry& e, const std::string& name) {
 
 Kernel::Kernel(Plan plan, const std::vector<const OpEntry*>& entries, Options options)
     : plan_(std::move(plan)), options_(options), waiting_(plan_.num_workers) {
+  waiting_.spin_ns = options_.spin_ns;
+  waiting_.yield_ns = options_.yield_ns;
   const size_t n = plan_.tensors.size();
   views_.resize(n);
   uses_.resize(n);

@@ -28,6 +28,8 @@ class Kernel:
         pin: bool,
         delay_ns: int,
         delay_seed: int,
+        spin_ns: int,
+        yield_ns: int,
     ) -> None: ...
     def bind(self, tensor: int, address: int) -> None: ...
     def run(

@@ -35,7 +35,7 @@ def config(**changes: Any) -> ModelConfig:
 
 
 def plan_of(c: ModelConfig, dtype: str = "float32", schedule: str = "static", workers: int = 2) -> Plan:
-    return compile_plan(build_decoder(c, LIMITS, dtype), cpu(workers), schedule, verify=False)
+    return compile_plan(build_decoder(c, LIMITS, dtype), cpu(workers), schedule)
 
 
 def random_weights(plan: Plan, c: ModelConfig, seed: int = 0) -> dict[str, np.ndarray]:

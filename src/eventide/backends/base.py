@@ -69,8 +69,10 @@ def shape_of(tensor: Tensor, symbols: Mapping[str, int]) -> tuple[int, ...]:
 
 def as_array(tensor: Tensor, value: Any, shape: tuple[int, ...]) -> Array:
     """`value` as a C-contiguous array of the tensor's dtype; ProgramError if its shape or kind does not fit."""
-    array = np.asarray(value)
     want = to_numpy(tensor.dtype)
+    if type(value) is np.ndarray and value.dtype == want and value.shape == shape and value.flags.c_contiguous:
+        return value
+    array = np.asarray(value)
     if array.dtype != want:
         # numbers without a dtype of their own, and integer tables of another width, lose nothing
         plain = array.size == 0 or isinstance(value, (list, tuple, int, float))

@@ -79,7 +79,8 @@ class CpuKernel:
 
     isa: the instruction set (None: the best). poison: fill scratch and outputs with 0xFF before every step.
     check_counts: compare all counters with their needed counts after every step. pin: tie workers to CPUs.
-    delay_ns: before some tasks wait a random time up to this (to bring out races).
+    delay_ns: before some tasks wait a random time up to this (to bring out races). spin_us, yield_us: how long a waiting
+    worker spins, then yields its CPU, before it sleeps.
     """
 
     def __init__(
@@ -93,6 +94,8 @@ class CpuKernel:
         pin: bool = False,
         delay_ns: int = 0,
         delay_seed: int = 1,
+        spin_us: float = 40.0,
+        yield_us: float = 60.0,
     ) -> None:
         text = lower(plan)
         assert plan.schedule is not None
@@ -105,8 +108,9 @@ class CpuKernel:
         self.num_threads = plan.schedule.num_workers
         native = _native()
         extra = _outside_entries(plan, self.isa)
+        waits = (int(spin_us * 1e3), int(yield_us * 1e3))
         try:
-            self._kernel = native.Kernel(text, self.isa, extra, poison, check_counts, pin, delay_ns, delay_seed)
+            self._kernel = native.Kernel(text, self.isa, extra, poison, check_counts, pin, delay_ns, delay_seed, *waits)
         except (RuntimeError, MemoryError) as e:
             raise PlanError(f"the CPU backend cannot take plan '{plan.name}': {e}") from None
         tensors = list(plan.tensors.values())
@@ -213,8 +217,7 @@ class CpuKernel:
             raise ProgramError(f"a loop has at least one step, got num_steps={num_steps}")
         arrays: dict[str, Array] = {}
         outputs: Outputs = {}
-        pointers = np.empty((num_steps, len(self._io)), np.int64)
-        count = np.arange(num_steps)
+        addresses, strides = np.zeros(len(self._io), np.int64), np.zeros(len(self._io), np.int64)
         for i, t in enumerate(self._io):
             shape = shapes[t.name]
             if t.role == "input":
@@ -223,7 +226,9 @@ class CpuKernel:
             else:
                 many = keep is None or t.name in keep
                 array = outputs[t.name] = np.empty((num_steps, *shape) if many else shape, to_numpy(t.dtype))
-            pointers[:, i] = _address(array) + count * array.strides[0] if many else _address(array)
+            addresses[i] = _address(array)
+            strides[i] = array.strides[0] if many else 0
+        pointers = addresses + np.arange(num_steps)[:, None] * strides
 
         def tables(k: int) -> Table:
             return {n: a[k] if n in stacked else a for n, a in arrays.items()}
@@ -244,7 +249,8 @@ class CpuKernel:
         between = None
         if on_progress is not None:
             between = lambda done: not on_progress(done, outputs)  # noqa: E731
-        symbol_rows = np.tile(np.array(values, np.int64), (num_steps, 1)).reshape(num_steps, -1)
+        symbol_rows = np.empty((num_steps, len(values)), np.int64)
+        symbol_rows[:] = values
         done = self._launch(symbol_rows, pointers, rule, between, int(interval_s * 1e9), profile, tables)
         kept = {n for n in outputs if keep is None or n in keep}
         return Loop(done, {n: a[:done] if n in kept else a for n, a in outputs.items()})
