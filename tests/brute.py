@@ -175,6 +175,21 @@ def _past(waits, sends, got):  # type: ignore[no-untyped-def]
     return past
 
 
+def _looked_up(plan: Plan, grid: TaskGrid) -> set[str]:
+    """Tables that a task's maps read: its extents, its edges, its regions."""
+    exprs = [e for _, e in grid.axes]
+    names = set()
+    for region in (*(e.cells for e in (*grid.waits, *grid.notifies, *grid.enter)), *(a.region for a in grid.accesses)):
+        for s in region:
+            exprs += [s.lo, s.hi, *getattr(s, "prefix", ())]
+            names |= {s.table} if not isinstance(s, Span) else set()
+    while exprs:
+        e = exprs.pop()
+        names |= {e.table} if isinstance(e, Load) else set()
+        exprs += e.children
+    return {n for n in names if plan.tensors[n].role == "scratch"}
+
+
 def _races(plan, env, tables, nodes, past):  # type: ignore[no-untyped-def]
     reads, writes = [], []
     for k, t in nodes:
@@ -196,6 +211,13 @@ def _races(plan, env, tables, nodes, past):  # type: ignore[no-untyped-def]
                 r[buffer] = r.get(buffer, 0) | bits
             if a.writes:
                 w[buffer] = w.get(buffer, 0) | bits
+        for name in _looked_up(plan, plan.grids[k]):
+            tensor = plan.tensors[name]
+            count = 1
+            for e in tensor.shape:
+                count *= value(e, env, tables)
+            base, buffer = (plan.offsets[name], "arena") if name in plan.offsets else (0, name)
+            r[buffer] = r.get(buffer, 0) | ((1 << count * itemsize(tensor.dtype)) - 1) << base
         reads.append(r)
         writes.append(w)
     touched: dict[str, list[int]] = {}

@@ -26,7 +26,7 @@ from ..errors import PlanError, ProgramError
 from ..ir.instance import Coords, StepView, indices
 from ..ir.nodes import Access, Plan, Schedule, Segment, TaskGrid
 from ..ir.printer import print_edge
-from ..ir.tables import check, check_symbols
+from ..ir.tables import check, check_symbols, tables_to_enter
 from ..ops.registry import get_op
 from .policies import Policy, Random
 
@@ -199,6 +199,8 @@ class _Step:
                     return None
                 if not all(self._triggered(e, grid, ()) for e in grid.enter):
                     return None
+                if worker.segment not in self.task_lists:
+                    self._check_computed(grid)
                 worker.queue = self._share(worker.segment, segment, w)
                 worker.next_task = next(worker.queue, None)
             if worker.next_task is not None:
@@ -206,6 +208,12 @@ class _Step:
             worker.segment += 1
             worker.queue = None
         return None
+
+    def _check_computed(self, grid: TaskGrid) -> None:
+        """Tables that the step itself computed keep their promises, now that a grid is entered whose maps read them."""
+        for name in sorted(tables_to_enter(grid, self.plan.events)):
+            if self.plan.tensors[name].role not in ("input", "weight"):
+                check(self.plan.tensors[name], self.kernel.arrays[name], self.view.symbols, self.kernel.arrays)
 
     def _tasks(self, segment: int) -> list[Coords]:
         if segment not in self.task_lists:
@@ -315,6 +323,7 @@ class _Step:
             for cell in self.view.cells(edge, grid, task):
                 counts = self.counts[edge.event]
                 have = int(counts[cell]) if cell < len(counts) else 0
-                if have < self.view.needed(edge.event, cell):
-                    return f"{head}: it waits for {print_edge(edge)}, cell {cell}, which has {have} of {self.view.needed(edge.event, cell)} notifications"
+                need = self.view.needed(edge.event, cell)
+                if have < need:
+                    return f"{head}: it waits for {print_edge(edge)}, cell {cell}, which has {have} of {need} notifications"
         return head

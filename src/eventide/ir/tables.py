@@ -18,7 +18,8 @@ import numpy as np
 
 from ..errors import ProgramError
 from .expr import evaluate
-from .nodes import Invariant, Plan, Tensor
+from .expr import tables as tables_in
+from .nodes import EventTensor, Invariant, Plan, TaskGrid, Tensor, tables_of
 
 DERIVED = ("histogram", "offsets", "grouping")
 
@@ -33,6 +34,23 @@ def check_symbols(plan: Plan, symbols: Mapping[str, int]) -> None:
         if value < 0:
             given = ", ".join(f"{k} = {v}" for k, v in symbols.items() if k in plan.symbols)
             raise ProgramError(f"plan '{plan.name}' requires {e} >= 0 in every step, got {value} with {given}")
+
+
+def tables_to_enter(grid: TaskGrid, events: Mapping[str, EventTensor]) -> set[str]:
+    """Tables that must be known before a grid's extents, maps or waited counts can be evaluated."""
+    names: set[str] = set()
+    for _, extent in grid.axes:
+        names |= tables_in(extent)
+    for edge in (*grid.waits, *grid.notifies):
+        names |= tables_of(edge.cells)
+        for e in events[edge.event].shape:
+            names |= tables_in(e)
+    for edge in grid.waits:
+        needed = events[edge.event].needed
+        names |= tables_in(needed) if needed is not None else set()
+    for a in grid.accesses:
+        names |= tables_of(a.region)
+    return names
 
 
 def check(tensor: Tensor, values: np.ndarray, symbols: Mapping[str, int], tables: Mapping[str, Any] | None = None) -> None:

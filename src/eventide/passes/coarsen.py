@@ -22,7 +22,7 @@ import numpy as np
 from ..ir.expr import Expr, Min, Sum, as_int, ceildiv, evaluate, linear, minimum, product, variables
 from ..ir.nodes import Edge, EventTensor, Plan, Span, TaskGrid, cell_var
 from ..ir.ordering import Ordering
-from .events import EVENT_PREFIX, _share
+from .events import EVENT_PREFIX, _share, _within
 from .sampling import sample_views
 
 
@@ -39,10 +39,11 @@ def coarsen(plan: Plan) -> Plan:
 
 
 def _merge(plan: Plan) -> Plan:
+    plan = _each_waits(plan, _without_contained)  # first, so that the rest may merge further
     for name in list(plan.events):
         if name.startswith(EVENT_PREFIX):
             plan = _merge_tiles(_drop_axes(plan, name), name)
-    return _each_waits(plan, lambda g: _without_contained(g.waits))
+    return _each_waits(plan, _without_contained)
 
 
 def _each_waits(plan: Plan, fn: Callable[[TaskGrid], tuple[Edge, ...]]) -> Plan:
@@ -160,25 +161,25 @@ def _step(e: Expr) -> int:
     return math.gcd(const, *terms.values())
 
 
-def _without_contained(waits: tuple[Edge, ...]) -> tuple[Edge, ...]:
+def _without_contained(grid: TaskGrid) -> tuple[Edge, ...]:
     def contains(a: Edge, b: Edge) -> bool:
         return a.event == b.event and all(
-            x == y or (isinstance(x, Span) and isinstance(y, Span) and _covers(x, y)) for x, y in zip(a.cells, b.cells)
+            x == y or (isinstance(x, Span) and isinstance(y, Span) and _covers(x, y, grid)) for x, y in zip(a.cells, b.cells)
         )
 
     out: list[Edge] = []
-    for w in waits:
+    for w in grid.waits:
         if not any(contains(o, w) for o in out):
             out = [o for o in out if not contains(w, o)] + [w]
     return tuple(out)
 
 
-def _covers(x: Span, y: Span) -> bool:
-    """Whether span x holds y for sure: both constant, or x starts at 0 and y is cut at x's end."""
+def _covers(x: Span, y: Span, grid: TaskGrid) -> bool:
+    """Whether span x holds y for sure: both constant, or x starts at 0 and y ends no later for any task."""
     xs, ys = (as_int(x.lo), as_int(x.hi)), (as_int(y.lo), as_int(y.hi))
     if None not in xs and None not in ys:
         return xs[0] <= ys[0] and ys[1] <= xs[1]  # type: ignore[operator]
-    return x.lo == Sum(0) and (x.hi == y.hi or (isinstance(y.hi, Min) and x.hi in (y.hi.a, y.hi.b)))
+    return x.lo == Sum(0) and _within(y.hi, x.hi, grid)
 
 
 def _drop_unused(plan: Plan) -> Plan:

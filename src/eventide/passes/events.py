@@ -34,7 +34,8 @@ from ..ir.expr import (
     tables,
     variables,
 )
-from ..ir.nodes import Access, Edge, EventTensor, Plan, Span, TaskGrid, cell_var, tables_of
+from ..ir.nodes import Access, Edge, EventTensor, Plan, Span, TaskGrid, cell_var
+from ..ir.tables import tables_to_enter
 
 EVENT_PREFIX = "e."
 
@@ -58,7 +59,7 @@ def infer_events(plan: Plan) -> Plan:
                 if edge not in waits[later.name]:
                     waits[later.name].append(edge)
     for later in plan.grids:
-        for table in sorted(_map_tables(later, plan)):
+        for table in sorted(tables_to_enter(later, plan.events)):
             for first, a in uses[table]:
                 if a.writes and order[first.name] < order[later.name]:
                     sources[first.name] = None
@@ -76,20 +77,6 @@ def infer_events(plan: Plan) -> Plan:
         )
     events = {k: _counted(e, out) for k, e in events.items()}
     return replace(plan, grids=tuple(out), events=events)
-
-
-def _map_tables(grid: TaskGrid, plan: Plan) -> set[str]:
-    """Tables that must be known before the grid's extents, edges or waited counts can be evaluated."""
-    names: set[str] = set()
-    for _, extent in grid.axes:
-        names |= tables(extent)
-    for edge in (*grid.waits, *grid.notifies):
-        names |= tables_of(edge.cells)
-        needed = plan.events[edge.event].needed
-        names |= tables(needed) if needed is not None else set()
-    for a in grid.accesses:
-        names |= tables_of(a.region)
-    return names
 
 
 def _kept(grid: TaskGrid) -> list[tuple[str, Expr]]:

@@ -2,7 +2,8 @@
 
 Two tensors may share when, on every sample step, the events already order each task that touches the one before each
 task that touches the other; so no edge has to be added, and sharing never slows a step down. The verifier treats
-tensors that share bytes as one.
+tensors that share bytes as one. Tables that maps look up share with nobody: a worker reads them whenever it comes to enter
+a grid, be it only to learn that none of the grid's tasks are its own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ..dtypes import itemsize
 from ..ir.expr import bounds, product
 from ..ir.nodes import Plan
 from ..ir.ordering import Ordering
-from .sampling import sample_views
+from .sampling import map_tables, sample_views
 
 ALIGN = 256
 
@@ -27,6 +28,7 @@ def place(plan: Plan) -> Plan:
                 names = users.setdefault(a.tensor, [])
                 if g.name not in names:
                     names.append(g.name)
+    tables = map_tables(plan)
     sizes = {}
     for name in users:
         t = plan.tensors[name]
@@ -39,7 +41,7 @@ def place(plan: Plan) -> Plan:
         fits = [
             (size, i)
             for i, (_, size, holder) in enumerate(blocks)
-            if size >= sizes[name] and _dead(orderings, users[holder], users[name])
+            if size >= sizes[name] and not tables & {name, holder} and _dead(orderings, users[holder], users[name])
         ]
         if fits:
             size, i = min(fits)

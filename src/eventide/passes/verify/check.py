@@ -10,6 +10,7 @@ from ...ir.expr import tables as tables_in
 from ...ir.instance import StepView
 from ...ir.nodes import Edge, Plan, TaskGrid, tables_of
 from ...ir.ordering import Ordering, region_key
+from ...ir.tables import tables_to_enter
 from ..sampling import map_tables, sample_symbols
 from ..sampling import view as drawn_view
 from . import order
@@ -73,6 +74,26 @@ class Verifier:
                 raise PlanError(
                     f"scratch tensor '{name}' lies at bytes [{lo}, {hi}) of the arena, which has {plan.arena_bytes}"
                 )
+
+        self.own_memory()
+
+    def own_memory(self) -> None:
+        """A table that maps look up is written by grids before those, and its bytes hold nothing else."""
+        plan = self.plan
+        for table in sorted(map_tables(plan) & (self.mutable | set(self.memory.places))):
+            for other in self.memory.places:
+                if other != table and self.memory.share(table, other):
+                    raise PlanError(
+                        f"table '{table}', which maps look up, shares bytes of the arena with '{other}'; workers read it "
+                        "whenever they enter a grid, so it needs bytes of its own"
+                    )
+            first = next(i for i, g in enumerate(plan.grids) if table in tables_to_enter(g, plan.events))
+            for g in plan.grids[first:]:
+                if any(a.tensor == table and a.writes for a in g.accesses):
+                    raise PlanError(
+                        f"grid '{g.name}' writes '{table}', which the maps of grid '{plan.grids[first].name}' look up; a table "
+                        "is complete before the first grid that reads it is entered"
+                    )
 
     def edge_tables(self) -> set[str]:
         """Tables that extents, edges or counts look up, as against regions."""

@@ -1,0 +1,134 @@
+"""A plan means one thing under every interleaving; and a plan with an edge missing is caught by some."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from eventide.backends.interp import Interpreter
+from eventide.backends.policies import Adversarial, InOrder, Policy, Random
+from eventide.errors import PlanError
+from eventide.ir.nodes import Plan
+from eventide.passes.pipeline import compile_plan
+from eventide.target import h200
+from tests.interp.running import Arrays, decoder_step, run, same
+from tests.programs import LIMITS, SMALL_CPU, SMALL_GPU, decoder, experts, heads_by_hand, mlp
+
+PLANS = {
+    "mlp": (mlp, SMALL_CPU, {"num_tokens": 9}),
+    "mlp on 5 workers": (mlp, SMALL_GPU, {"num_tokens": 7}),
+    "heads by hand": (heads_by_hand, SMALL_GPU, {"num_tokens": 5}),
+    "experts": (experts, SMALL_GPU, {"num_tokens": 5}),
+}
+
+
+def policy(i: int) -> Policy:
+    return Adversarial(i) if i % 2 else Random(i)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_200_interleavings_give_equal_bits(name: str) -> None:
+    program, target, symbols = PLANS[name]
+    plan = compile_plan(program(), target)
+    expected, _ = run(plan, symbols, InOrder())
+    assert all(not np.isnan(v).any() for v in expected.values() if v.dtype.kind == "f")
+    for i in range(200):
+        assert same(run(plan, symbols, policy(i))[0], expected), f"interleaving {i}"
+
+
+@pytest.mark.parametrize("schedule", ["static", "per_op"])
+def test_the_132_worker_plan_gives_equal_bits(schedule: str) -> None:
+    """200 interleavings of both schedules, a hundred each."""
+    plan = compile_plan(decoder(1), h200(), schedule)
+    assert plan.schedule is not None and plan.schedule.num_workers == 132
+    symbols, inputs = decoder_step(LIMITS)
+    expected, kernel = run(plan, symbols, InOrder(), inputs)
+    assert not np.isnan(expected["logits"]).any()
+    assert sum(kernel.stats.tasks.values()) > 20
+    for i in range(100):
+        assert same(run(plan, symbols, policy(i), inputs)[0], expected), f"interleaving {i}"
+
+
+def test_schedules_and_targets_agree() -> None:
+    symbols, inputs = decoder_step(LIMITS)
+    results = [
+        run(compile_plan(decoder(2), target, schedule), symbols, Adversarial(5), inputs)[0]
+        for target in (SMALL_CPU, SMALL_GPU)
+        for schedule in ("static", "per_op")
+    ]
+    assert same(results[0], results[1]) and same(results[2], results[3])
+    assert np.allclose(results[0]["logits"], results[2]["logits"], atol=1e-5)  # other tiles, other order of sums
+
+
+def test_counts_of_a_step() -> None:
+    plan = compile_plan(mlp(), SMALL_CPU)
+    _, kernel = run(plan, {"num_tokens": 9}, Random(0))
+    assert kernel.stats.tasks == {"up": 3 * 4, "mid": 3 * 2, "down": 3 * 2}
+    assert kernel.stats.notifications == {"e.up": 3 * 4, "e.mid": 3 * 2}
+    assert kernel.stats.turns == 2 * sum(kernel.stats.tasks.values())
+
+
+def test_a_deadlock_is_told() -> None:
+    plan = compile_plan(mlp(), SMALL_CPU)
+    events = {**plan.events, "e.up": replace(plan.events["e.up"], needed=plan.events["e.up"].needed + 1)}
+    with pytest.raises(PlanError, match=r"stuck before task .* of grid 'mid': it waits for e\.up\[.*\], cell 0, which has"):
+        run(replace(plan, events=events), {"num_tokens": 4}, Random(0))
+
+
+def test_a_count_that_is_exceeded_is_told() -> None:
+    plan = compile_plan(mlp(), SMALL_CPU)
+    events = {**plan.events, "e.mid": replace(plan.events["e.mid"], needed=plan.events["e.mid"].needed - 1)}
+    with pytest.raises(PlanError, match="event 'e.mid', cell 0: 2 notifications came where 1 are needed"):
+        run(replace(plan, events=events), {"num_tokens": 4}, Random(0))
+
+
+def outcome(plan: Plan, symbols: dict[str, int], inputs: Arrays | None, i: int) -> Arrays | None:
+    try:
+        return run(plan, symbols, policy(i), inputs)[0]
+    except (PlanError, IndexError, ValueError):  # a table read too early holds anything
+        return None
+
+
+@pytest.mark.parametrize(("program", "target", "symbols"), PLANS.values(), ids=PLANS)
+def test_every_missing_wait_is_caught_by_some_interleaving(program, target, symbols) -> None:  # type: ignore[no-untyped-def]
+    plan = compile_plan(program(), target, verify=False)
+    expected, _ = run(plan, symbols, InOrder())
+    for i, g in enumerate(plan.grids):
+        for k in range(len(g.waits)):
+            fewer = replace(g, waits=g.waits[:k] + g.waits[k + 1 :])
+            broken = replace(plan, grids=(*plan.grids[:i], fewer, *plan.grids[i + 1 :]))
+            caught = (not same(found, expected) if (found := outcome(broken, symbols, None, s)) is not None else True
+                      for s in range(40))  # fmt: skip
+            assert any(caught), f"{g.name} without {g.waits[k]}"
+
+
+def test_memory_reused_too_early_is_caught() -> None:
+    plan = compile_plan(mlp(), SMALL_CPU, verify=False)
+    up, mid = (plan.grid(k).access("y").tensor for k in ("up", "mid"))  # type: ignore[union-attr]
+    broken = replace(plan, offsets={**plan.offsets, mid: plan.offsets[up]})
+    expected, _ = run(plan, {"num_tokens": 9}, InOrder())
+    assert any(not same(run(broken, {"num_tokens": 9}, policy(s))[0], expected) for s in range(30))
+
+
+def test_bad_steps_are_refused() -> None:
+    from eventide.errors import ProgramError
+
+    plan = compile_plan(decoder(1), SMALL_CPU)
+    symbols, inputs = decoder_step(LIMITS)
+    for bad, words in (
+        ({"num_tokens": 0}, r"symbol 'num_tokens' must be in \[1, 9\], got 0"),
+        ({"num_rows": 1}, "requires num_rows - num_samples >= 0"),
+    ):
+        with pytest.raises(ProgramError, match=words):
+            run(plan, {**symbols, **bad}, Random(0), inputs)
+    for name, values, words in (
+        ("slot", [0, 0, 1, 2, 3, 4, 5], "'slot' breaks its invariant 'distinct'"),
+        ("tile_indptr", [0, 2, 2, 5, 7], "'tile_indptr' breaks its invariant 'increasing'"),
+        ("seq", [9, 0, 0, 0, 0, 1, 1], "'seq' breaks its invariant 'within': value 9 is outside"),
+    ):
+        with pytest.raises(ProgramError, match=words):
+            run(plan, symbols, Random(0), {**inputs, name: np.array(values, np.int32)})
+    with pytest.raises(ProgramError, match="weight 'w1' of plan 'mlp' was not given"):
+        Interpreter(compile_plan(mlp(), SMALL_CPU))
