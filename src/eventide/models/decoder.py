@@ -209,7 +209,15 @@ def _layer(p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, st
             **norms,
             **heads,
         )
-        a = p.call("attention_merge", name=f"{name}.merge", part=part, stats=stats, dtype=dtype, **heads)
+        a = p.call(
+            "attention_merge",
+            name=f"{name}.merge",
+            part=part,
+            stats=stats,
+            num_heads=c.num_heads,
+            head_dim=c.head_dim,
+            dtype=dtype,
+        )
     else:
         q = p.call(
             "rope_append",

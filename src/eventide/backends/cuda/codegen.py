@@ -17,7 +17,7 @@ step to step), run-time tables' addresses, event tensors' first cells, and the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import DeviceError, PlanError
@@ -38,8 +38,9 @@ class Config:
 
     slots: int = 16
     in_flight: int = 6
-    scratch: int = 72 * 1024
-    trace: bool = False
+    scratch: int = 88 * 1024
+    delay_ns: int = 0  # test aid: some tasks sleep up to so long first
+    trace: int = 0  # records of each worker's timeline to keep; 0 compiles tracing away
 
     @property
     def shared_bytes(self) -> int:
@@ -61,8 +62,8 @@ class Source:
     text: str
     layout: Layout
     config: Config
-    records: list[tuple[int, int]]  # (class, first argument) of each segment
-    arguments: list[Argument] = field(default_factory=list)
+    segments: list[list[Argument]]  # the class of each segment, then its arguments
+    stride: int  # arguments of a segment in the table, padded
 
 
 def generate(plan: Plan, config: Config | None = None) -> Source:
@@ -83,7 +84,7 @@ class _Generator:
 
     def run(self) -> Source:
         rotations = [self._rotation(s) for s in self.schedule.segments]
-        records, arguments = [], list[Argument]()
+        segments: list[list[Argument]] = []
         for segment, (const, terms) in zip(self.schedule.segments, rotations):
             body = _ClassBody(self, segment)
             key = body.text("C?")
@@ -93,11 +94,10 @@ class _Generator:
                 self.bodies.append(body.text(f"C{len(self.members) - 1}"))
             cls = self.classes[key]
             self.members[cls].append(segment.grid)
-            records.append((cls, len(arguments)))
-            arguments += body.arguments
-            arguments.append(Argument("number", const))
-            arguments += [Argument("number", terms.get(a, 0)) for a in self.atoms]
-        return Source(self._assemble(), self.layout, self.config, records, arguments)
+            rotation = [Argument("number", v) for v in (const, *(terms.get(a, 0) for a in self.atoms))]
+            segments.append([Argument("number", cls), *body.arguments, *rotation])
+        stride = -(-max(len(s) for s in segments) // 2) * 2  # the copy engine moves 16 bytes at a time
+        return Source(self._assemble(stride), self.layout, self.config, segments, stride)
 
     def _rotation(self, segment: Segment) -> tuple[int, dict[Expr, int]]:
         rotate = segment.rotate.a if isinstance(segment.rotate, Mod) else segment.rotate
@@ -107,18 +107,19 @@ class _Generator:
                 self.atoms.append(atom)
         return const, terms
 
-    def _assemble(self) -> str:
+    def _assemble(self, stride: int) -> str:
         ops = list(dict.fromkeys(g.op for g in self.plan.grids))
         parts = [
             f"// generated from plan '{self.plan.name}' for {self.plan.target}; do not edit",
-            f"#define EV_SLOTS {self.config.slots}",
+            f"#define EV_TRACE {int(self.config.trace > 0)}",
+            f"#define EV_DELAY {self.config.delay_ns}",
             "namespace ev {",
-            f"constexpr int NUM_SYMBOLS = {max(len(self.layout.symbols), 1)}, NUM_CELLS = {self.layout.num_cells};",
-            f"constexpr int SLOTS = {self.config.slots}, IN_FLIGHT = {self.config.in_flight}, SCRATCH = {self.config.scratch};",
+            f"constexpr int NUM_SYMBOLS = {max(len(self.layout.symbols), 1)}, NUM_CELLS = {self.layout.num_cells}, ARGS = {stride}, WORKERS = {self.schedule.num_workers};",
+            f"constexpr int SLOTS = {self.config.slots}, IN_FLIGHT = {self.config.in_flight}, SCRATCH = {self.config.scratch}, TRACE = {self.config.trace};",
             "}  // namespace ev",
             *(f"// ---- device/cuda/{n}\n{(DEVICE / n).read_text()}" for n in ("ptx.cuh", "runtime.cuh")),
             *(f"// ---- ops/{op}/cuda.cuh\n{_device_code(get_op(op))}" for op in ops),
-            f"// ---- device/cuda/main.cuh\n{(DEVICE / 'main.cuh').read_text()}",
+            f"// ---- device/cuda/tasks.cuh\n{(DEVICE / 'tasks.cuh').read_text()}",
             "namespace ev {",
         ]
         for i, (body, names) in enumerate(zip(self.bodies, self.members)):
@@ -131,9 +132,9 @@ class _Generator:
             cases = "\n".join(f"    case {i}: {call.format(i=i)}" for i in range(len(self.members)))
             tail = "  return false;\n" if ret == "bool" else ""
             parts.append(
-                f"__device__ {ret} {fn}(int cls, const u64* args, const Step& s, {last}) {{\n  switch (cls) {{\n{cases}\n  }}\n{tail}}}"
+                f"__device__ __forceinline__ {ret} {fn}(int cls, const u64* args, const Step& s, {last}) {{\n  switch (cls) {{\n{cases}\n  }}\n{tail}}}"
             )
-        parts.append("}  // namespace ev\n")
+        parts += ["}  // namespace ev", f"// ---- device/cuda/main.cuh\n{(DEVICE / 'main.cuh').read_text()}"]
         return "\n".join(p.replace("#pragma once\n", "") for p in parts)
 
 
@@ -202,7 +203,7 @@ class _ClassBody:
     def _table_at(self, table: str, index: str) -> str:
         if self.plan.tensors[table].role == "input":
             return f"s.load({self.gen.layout.input_offsets[table]}, {index})"
-        return f"((const volatile int*)__ldg(args + {self.slots['table', table]}))[{index}]"
+        return f"((const volatile int*)args[{self.slots['table', table]}])[{index}]"
 
     def _c(self, expr: Expr) -> str:
         return to_c(expr, self._name, self._load)
@@ -212,9 +213,9 @@ class _ClassBody:
     def text(self, name: str) -> str:
         g, op = self.grid, self.op
         runs = f"{op.name}_op<{name}>::RUNS"
-        streamed = any(o.streamed for o in op.operands)
+        streamed = "void stream(" in _device_code(op)
         n = len(g.axes)
-        coords = ", ".join(f"x.v[{i}]" for i in range(n))
+        coords = [f"x.v[{i}]" for i in range(n)]
         lines = [f"struct {name} {{", *self._operands(), *self._attributes()]
         lines += [
             "  const Step& s;",
@@ -232,15 +233,17 @@ class _ClassBody:
             *self._edge_function("waits", "Waiter", g.waits),
             *self._edge_function("enters", "Waiter", g.enter),
             *self._edge_function("notifies", "Notifier", g.notifies),
-            "  __device__ __forceinline__ void run(Worker& w, const Coords& x, int count) const {",
-            f"    if constexpr (RUNS) {op.name}_op<{name}>::run(*this, w, {coords}, count);" if self._op_runs() else "",
-            f"    {op.name}_op<{name}>::run(*this, w{', ' if n else ''}{coords});" if not self._op_runs() else "",
-            "  }",
+            f"  typedef {op.name}_op<{name}> op_t;",
+            *(
+                f"  __device__ __forceinline__ void {fn}(op_t& op, Worker& w, const Coords& x, int count) const "
+                f"{{ op.{fn}(*this, w{''.join(', ' + c for c in coords)}{', count' if self._op_runs() else ''}); }}"
+                for fn in ("prefetch", "run")
+            ),
         ]
         if streamed:
             lines += [
                 "  __device__ __forceinline__ void stream(Loader& l, const Coords& x, int count) const {",
-                f"    {op.name}_op<{name}>::stream(*this, l, {coords}, count);",
+                f"    {op.name}_op<{name}>::stream(*this, l, {', '.join(coords)}, count);",
                 "  }",
             ]
         return "\n".join(line for line in [*lines, "};"] if line)
@@ -289,7 +292,7 @@ class _ClassBody:
             const = "const " if self.op.operand(a.operand).mode == "read" else ""
             base = {"input": "(u64)s.inputs + ", "output": "(u64)s.outputs + "}.get(self._moving(t), "")
             slot = self.slots["operand", a.operand]
-            lines.append(f"    {a.operand}.data = ({const}{C_TYPES[t.dtype]}*)({base}__ldg(args + {slot}));")
+            lines.append(f"    {a.operand}.data = ({const}{C_TYPES[t.dtype]}*)({base}args[{slot}]);")
             for d, e in enumerate(t.shape):
                 if as_int(e) is None:
                     lines.append(f"    {a.operand}.dim{d} = {self._c(e)};")
@@ -310,12 +313,12 @@ class _ClassBody:
 
     def _share(self) -> list[str]:
         first = len(self.arguments)
-        terms = [f"(int)__ldg(args + {first})"]
+        terms = [f"(int)args[{first}]"]
         for i, atom in enumerate(self.gen.atoms):
-            terms.append(f"(int)__ldg(args + {first + 1 + i}) * {self._c(atom)}")
+            terms.append(f"(int)args[{first + 1 + i}] * {self._c(atom)}")
         return [
-            "  __device__ __forceinline__ Share share(int worker, int workers, int tasks) const {",
-            f"    return {self.segment.distribution}_share(worker, workers, tasks, ev_mod({' + '.join(terms)}, workers));",
+            "  __device__ __forceinline__ Share share(int worker, int tasks) const {",
+            f"    return {self.segment.distribution}_share<WORKERS>(worker, tasks, {' + '.join(terms)});",
             "  }",
         ]
 
@@ -335,7 +338,7 @@ class _ClassBody:
 
     def _edge(self, edge: Edge, times: str | None) -> list[str]:
         ev: EventTensor = self.plan.events[edge.event]
-        base = f"(u32)__ldg(args + {self.slots['event', edge.event]})"
+        base = f"(u32)args[{self.slots['event', edge.event]}]"
         lines, closing, flat = [], "", "0"
         for d, (s, extent) in enumerate(zip(edge.cells, ev.shape)):
             n = self._c(extent)

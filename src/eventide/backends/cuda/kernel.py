@@ -27,7 +27,7 @@ from .driver import Device
 from .layout import max_value_const, nbytes, pad_k, packed_bytes
 from .nvrtc import compile_source
 
-THREADS = 288
+THREADS = 384  # as in device/cuda/runtime.cuh
 UPLOAD_BYTES = 64 << 20
 STUCK = {1: "an event", 2: "the other workers to end the step", 3: "the ring", 4: "the host"}
 
@@ -44,12 +44,12 @@ class _Launch(ctypes.Structure):
 
     _fields_ = [
         *((n, ctypes.c_uint64) for n in (
-            "segments", "args", "symbols", "inputs", "outputs", "counters", "barrier", "stop", "status", "host_stop",
+            "args", "symbols", "inputs", "outputs", "counters", "barrier", "stop", "status", "host_stop",
             "host_progress", "trace",
         )),
         ("input_stride", ctypes.c_int64), ("output_stride", ctypes.c_int64), ("spin_limit", ctypes.c_uint64),
         ("barrier_base", ctypes.c_uint32), ("first_step", ctypes.c_uint32),
-        *((n, ctypes.c_int32) for n in ("num_segments", "num_steps", "first_segment", "last_segment", "delay")),
+        *((n, ctypes.c_int32) for n in ("num_segments", "num_steps", "first_segment", "last_segment")),
     ]  # fmt: skip
 
 
@@ -77,9 +77,10 @@ class CudaKernel:
         self.counters = d.allocate(self.counter_bytes + 512, "event counters")
         self.small = d.host_memory(256)  # host_stop, host_progress
         self.words = self.small.view(np.uint32)
-        self.tables = self._upload_tables()
+        self.arguments = self._upload_arguments()
         self.bound: set[str] = set()
-        self.delay_ns = 0
+        self.trace_bytes = self.workers * self.source.config.trace * 48
+        self.trace_address = d.allocate(self.trace_bytes, "the timeline") if self.trace_bytes else 0
         self.clear()
 
     # -- memory
@@ -99,25 +100,25 @@ class CudaKernel:
         self.arena = arena
         return out
 
-    def _upload_tables(self) -> tuple[int, int]:
+    def _upload_arguments(self) -> int:
+        table = np.zeros((len(self.source.segments), self.source.stride), np.uint64)
+        for row, arguments in zip(table, self.source.segments):
+            row[: len(arguments)] = [self._argument(a.kind, a.value) for a in arguments]
+        address = self.device.allocate(table.nbytes, "task arguments")
+        self.device.upload(address, table)
+        return address
+
+    def _argument(self, kind: str, value: str | int) -> int:
         layout = self.source.layout
-        values = []
-        for a in self.source.arguments:
-            if a.kind == "number":
-                values.append(int(a.value) & (2**64 - 1))
-            elif a.kind == "event":
-                values.append(layout.event_base[str(a.value)])
-            else:
-                name = str(a.value)
-                values.append(layout.input_offsets.get(name, layout.output_offsets.get(name, self.addresses.get(name, 0))))
-        args = np.array(values or [0], np.uint64)
-        records = np.array(self.source.records, np.int32)
-        addresses = []
-        for array, what in ((records, "the schedule"), (args, "task arguments")):
-            address = self.device.allocate(array.nbytes, what)
-            self.device.upload(address, array)
-            addresses.append(address)
-        return addresses[0], addresses[1]
+        if kind == "number":
+            return int(value) & (2**64 - 1)
+        name = str(value)
+        if kind == "event":
+            return layout.event_base[name]
+        for offsets in (layout.input_offsets, layout.output_offsets, self.addresses):
+            if name in offsets:
+                return offsets[name]
+        raise ProgramError(f"tensor '{name}' of plan '{self.plan.name}' has no memory")
 
     def clear(self) -> None:
         """Resets all counters: at the start, and after a launch that was aborted."""
@@ -172,6 +173,12 @@ class CudaKernel:
         self.device.download(self.addresses[name], out)
         return out
 
+    def read_trace(self) -> np.ndarray:
+        """The timeline of the last launch, uint64 [workers, records, 6]; see `Worker::trace` in device/cuda/runtime.cuh."""
+        out = np.zeros((self.workers, self.source.config.trace, 6), np.uint64)
+        self.device.download(self.trace_address, out)
+        return out
+
     # -- launches
 
     def run(self, steps: Sequence[StepLike], on_step: Callable[[int, dict[str, np.ndarray]], bool | None] | None = None) -> list[dict[str, np.ndarray]]:
@@ -221,12 +228,12 @@ class CudaKernel:
         self.device.fill(barrier + 128, 0, 256)
         base = self.small.ctypes.data
         launch = _Launch(
-            segments=self.tables[0], args=self.tables[1], symbols=keep[0], inputs=keep[1], outputs=outputs.ctypes.data,
+            args=self.arguments, symbols=keep[0], inputs=keep[1], outputs=outputs.ctypes.data,
             counters=self.counters, barrier=barrier, stop=barrier + 128, status=barrier + 256, host_stop=base,
-            host_progress=base + 4, trace=0, input_stride=layout.input_bytes, output_stride=layout.output_bytes,
+            host_progress=base + 4, trace=self.trace_address, input_stride=layout.input_bytes, output_stride=layout.output_bytes,
             spin_limit=self.spin_limit_ns, barrier_base=(self.steps_run * self.workers) & 0xFFFFFFFF,
-            first_step=self.steps_run & 0xFFFFFFFF, num_segments=len(self.source.records), num_steps=len(steps),
-            first_segment=0, last_segment=len(self.source.records), delay=self.delay_ns,
+            first_step=self.steps_run & 0xFFFFFFFF, num_segments=len(self.source.segments), num_steps=len(steps),
+            first_segment=0, last_segment=len(self.source.segments),
         )  # fmt: skip
         return launch, outputs, keep
 

@@ -1,98 +1,40 @@
-// The persistent kernel: what each role does with the generated classes of task grids.
-//
-// A generated class C holds one grid's operands and answers: tasks(), coords(t), share(...), enters(), waits(), notifies(),
-// run(), and stream() if it has operands that stream. `consume` and `load` are all there is to a static schedule.
+// The persistent kernel: what its two roles do. The dispatch over the generated classes stands before this file in the
+// generated source and is inlined, so that a worker's state stays in registers.
 #pragma once
 
 namespace ev {
 
-struct Coords {
-  int v[4];
-  __device__ __forceinline__ Coords plus(int last, int i) const {
-    Coords c = *this;
-    c.v[last] += i;
-    return c;
-  }
-};
-
-__device__ __forceinline__ void test_delay(const Worker& w, int task) {
-  if (w.launch.delay == 0) return;
-  u32 h = (blockIdx.x * 2654435761u) ^ (task * 40503u) ^ (w.segment * 97u) ^ (w.step * 31337u);
-  h ^= h >> 15; h *= 2246822519u; h ^= h >> 13;
-  if ((h & 7) == 0) __nanosleep(h % (u32)w.launch.delay);
-}
-
-// Consecutive tasks of this worker that one call of the operator handles.
-template <class C>
-__device__ __forceinline__ int run_length(const C& c, const Coords& x, int t, const Share& s) {
-  if (!C::RUNS || s.stride != 1) return 1;
-  return ev_min(s.end - t, c.last_extent() - x.v[C::LAST]);
-}
-
-template <class C>
-__device__ __forceinline__ void load(const C& c, Loader& l) {
-  if constexpr (C::STREAMED) {
-    const Share s = c.share(blockIdx.x, gridDim.x, c.tasks());
-    for (int t = s.begin; t < s.end && !l.quit;) {
-      const Coords x = c.coords(t);
-      const int count = run_length(c, x, t, s);
-      c.stream(l, x, count);
-      t += count * s.stride;
-    }
-  }
-}
-
-// False: the launch is being aborted.
-template <class C>
-__device__ __forceinline__ bool consume(const C& c, Worker& w) {
-  if constexpr (C::ENTERS) {
-    if (w.warp == 0) { Waiter k(w); c.enters(k); k.flush(); }
-    w.sync();
-    if (w.block->quit == 1) return false;
-  }
-  const Share s = c.share(blockIdx.x, gridDim.x, c.tasks());
-  for (int t = s.begin; t < s.end;) {
-    const Coords x = c.coords(t);
-    const int count = run_length(c, x, t, s);
-    if (w.warp == 0) {
-      test_delay(w, t);
-      Waiter k(w);
-      for (int i = 0; i < (C::WAITS_VARY ? count : 1); ++i) c.waits(k, x.plus(C::LAST, i));
-      k.flush();
-    }
-    w.sync();
-    if (w.block->quit == 1) return false;
-    c.run(w, x, count);
-    w.sync();
-    if (w.tid == 0) {
-      Notifier n(w);
-      if (C::NOTIFIES_VARY) for (int i = 0; i < count; ++i) c.notifies(n, x.plus(C::LAST, i), 1);
-      else c.notifies(n, x, count);
-      n.flush();
-    }
-    t += count * s.stride;
-  }
-  return true;
-}
-
-// generated: a switch over the classes
-__device__ void dispatch_load(int cls, const u64* args, const Step& s, Loader& l);
-__device__ bool dispatch_consume(int cls, const u64* args, const Step& s, Worker& w);
-
+// One thread, whose warp's other threads have left: lanes that wait for it would be scheduled between its polls. The
+// copy engine brings the next segment's arguments while this one streams.
 __device__ __forceinline__ void loader_main(const Launch& launch, Block* block, u8* ring) {
   Loader l = {launch, block, ring, 0, false};
-  for (int step = 0; step < launch.num_steps && !l.quit; ++step) {
-    const Step s = make_step(launch, step);
-    for (int i = launch.first_segment; i < launch.last_segment && !l.quit; ++i) {
-      const SegmentRecord r = launch.segments[i];
-      dispatch_load(r.cls, launch.args + r.args, s, l);
-    }
+  const int segments = launch.last_segment - launch.first_segment, total = launch.num_steps * segments;
+  auto fetch = [&](int i) {
+    u64* bar = &block->arguments_full[i & 1];
+    mbar_expect(bar, ARGS * 8);
+    bulk_copy(block->loader_args[i & 1], launch.args + (i64)(launch.first_segment + i % segments) * ARGS, ARGS * 8, bar);
+  };
+  fetch(0);
+  for (int i = 0; i < total && !l.quit; ++i) {
+    while (!mbar_try_wait(&block->arguments_full[i & 1], (i >> 1) & 1)) {}
+    if (i + 1 < total) fetch(i + 1);
+    const u64* args = block->loader_args[i & 1];
+    dispatch_load((int)args[0], args + 1, make_step(launch, i / segments), l);
+    if (l.quit && i + 1 < total) while (!mbar_try_wait(&block->arguments_full[(i + 1) & 1], ((i + 1) >> 1) & 1)) {}
   }
   l.drain();
 }
 
 __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block, u8* ring, u8* scratch) {
-  Worker w = {launch, block, ring, scratch, nullptr, 0, 0, 0, (int)threadIdx.x, (int)threadIdx.x / 32, (int)threadIdx.x % 32};
+  Worker w = {launch, block, ring, scratch};
+  w.tid = threadIdx.x;
+  w.warp = w.tid / 32;
+  w.lane = w.tid % 32;
+  w.turn = 2;
+  w.fetch_arguments(launch.first_segment);
+  w.stash_arguments();
+  w.sync();
+  w.turn = 0;
   for (int step = 0; step < launch.num_steps; ++step) {
     const Step s = make_step(launch, step);
     w.step = step;
@@ -110,9 +52,11 @@ __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block
     w.bank = launch.counters + (i64)bank * NUM_CELLS * LINE;
     clear_bank(launch, bank ^ 1, w.tid);
     for (int i = launch.first_segment; i < launch.last_segment; ++i) {
-      const SegmentRecord r = launch.segments[i];
+      const u64* args = block->args[w.turn % 3];
       w.segment = i;
-      if (!dispatch_consume(r.cls, launch.args + r.args, s, w)) return;
+      w.fetch_arguments(i + 1 < launch.last_segment ? i + 1 : launch.first_segment);
+      if (!dispatch_consume((int)args[0], args + 1, s, w)) return;
+      ++w.turn;
     }
     w.sync();
     if (w.tid == 0) {
@@ -129,7 +73,7 @@ __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block
 
 }  // namespace ev
 
-extern "C" __global__ void __launch_bounds__(ev::CONSUMERS + 32, 1) eventide_kernel(const __grid_constant__ ev::Launch launch) {
+extern "C" __global__ void __launch_bounds__(ev::THREADS, 1) eventide_kernel(const __grid_constant__ ev::Launch launch) {
   using namespace ev;
   extern __shared__ __align__(1024) u8 memory[];
   __shared__ Block block;
@@ -138,6 +82,8 @@ extern "C" __global__ void __launch_bounds__(ev::CONSUMERS + 32, 1) eventide_ker
       mbar_init(&block.full[i], 1);
       mbar_init(&block.empty[i], 1);
     }
+    mbar_init(&block.arguments_full[0], 1);
+    mbar_init(&block.arguments_full[1], 1);
     block.quit = 0;
     mbar_init_fence();
   }
@@ -145,8 +91,10 @@ extern "C" __global__ void __launch_bounds__(ev::CONSUMERS + 32, 1) eventide_ker
   u8* ring = memory;
   u8* scratch = memory + SLOTS * CHUNK;
   if (threadIdx.x >= CONSUMERS) {
+    give_registers<40>();
     if (threadIdx.x == CONSUMERS) loader_main(launch, &block, ring);
   } else {
+    take_registers<224>();
     consumer_main(launch, &block, ring, scratch);
   }
 }

@@ -1,6 +1,6 @@
 // The in-kernel runtime: the ring of streamed operands, waits and notifies, shares of task grids, the step barrier.
 //
-// One block of 288 threads a multiprocessor. Warps 0..7 run tasks (the consumers). Warp 8 is the loader: it walks the
+// One block of 384 threads a multiprocessor. Warps 0..7 run tasks (the consumers). Warp 8 is the loader: it walks the
 // same shares of the same grids ahead of the consumers and copies the operands that depend on nothing (weights) into a
 // ring of 8 KB slots in shared memory, in the order in which they will be used, with a limit on the bytes in flight.
 // Chunk i of the worker's stream lands in slot i % SLOTS and is consumed by warp i % 8.
@@ -15,6 +15,7 @@ struct bf16 { unsigned short bits; };  // of our own: NVRTC finds no toolkit hea
 
 constexpr int WARPS = 8;                 // consumer warps
 constexpr int CONSUMERS = WARPS * 32;    // consumer threads
+constexpr int THREADS = CONSUMERS + 128; // and the loader's warpgroup, of which one warp works
 constexpr int CHUNK = 8192;              // bytes of a ring slot
 constexpr int LINE = 32;                 // counters stand on lines of their own: 32 words, 128 bytes
 
@@ -23,13 +24,8 @@ struct Status {  // written by the first wait that gives up; read by the host
 };
 enum StuckKind : u32 { STUCK_EVENT = 1, STUCK_STEP = 2, STUCK_RING = 3, STUCK_HOST = 4 };
 
-struct SegmentRecord {
-  int cls, args;  // the generated class that runs it, and where its arguments begin
-};
-
 struct Launch {
-  const SegmentRecord* segments;
-  const u64* args;
+  const u64* args;         // [segments, ARGS]: the class that runs the segment, then its arguments
   const int* symbols;      // [steps, NUM_SYMBOLS]
   const u8* inputs;        // [steps, input_stride]
   u8* outputs;             // [steps, output_stride], memory of the host
@@ -39,18 +35,19 @@ struct Launch {
   Status* status;
   const u32* host_stop;    // the host asks for an early end
   u32* host_progress;      // steps completed, for the host
-  u64* trace;              // [worker, TRACE_EVENTS, 4] when tracing
+  u64* trace;              // [workers, TRACE, 6] when tracing: see Worker::trace
   i64 input_stride, output_stride;
   u64 spin_limit;          // nanoseconds
   u32 barrier_base;        // value of *barrier when the launch begins
   u32 first_step;          // steps run since the counters were cleared: decides the bank
   int num_segments, num_steps, first_segment, last_segment;  // per_op launches run one segment
-  int delay;               // test aid: up to this many nanoseconds of sleep before a task
 };
 
 // What belongs to the block, in shared memory.
 struct Block {
-  u64 full[SLOTS], empty[SLOTS];
+  alignas(16) u64 loader_args[2][ARGS];
+  u64 full[SLOTS], empty[SLOTS], arguments_full[2];
+  u64 args[3][ARGS];       // of the consumers' segment, of the next one, and of the last, whose notifier may still read
   volatile u32 quit;       // 1: leave now (abort), 2: the launch ends after the current step
 };
 
@@ -77,13 +74,15 @@ __device__ __forceinline__ Step make_step(const Launch& l, int step) {
 struct Share {
   int begin, end, stride;
 };
-__device__ __forceinline__ Share block_share(int worker, int workers, int tasks, int rotate) {
-  int w = ev_mod(worker - rotate, workers), base = tasks / workers, extra = tasks % workers;
-  int begin = w * base + ev_min(w, extra);
+template <int WORKERS_N>
+__device__ __forceinline__ Share block_share(int worker, int tasks, int rotate) {
+  const int w = ev_mod(worker - rotate, WORKERS_N), base = tasks / WORKERS_N, extra = tasks % WORKERS_N;
+  const int begin = w * base + ev_min(w, extra);
   return {begin, begin + base + (w < extra), 1};
 }
-__device__ __forceinline__ Share cyclic_share(int worker, int workers, int tasks, int rotate) {
-  return {ev_mod(worker - rotate, workers), tasks, workers};
+template <int WORKERS_N>
+__device__ __forceinline__ Share cyclic_share(int worker, int tasks, int rotate) {
+  return {ev_mod(worker - rotate, WORKERS_N), tasks, WORKERS_N};
 }
 
 __device__ __forceinline__ void report(const Launch& l, Block* block, u32 kind, u32 segment, u32 cell, u32 have, u32 need, u32 step) {
@@ -98,14 +97,13 @@ __device__ __forceinline__ void report(const Launch& l, Block* block, u32 kind, 
 
 // Polls one counter until it reaches `need`. False: the launch is being aborted.
 __device__ __forceinline__ bool poll(const Launch& l, Block* block, const u32* counter, u32 need, u32 kind, u32 segment, u32 cell, u32 step) {
-  u32 have = load_acquire(counter);
-  if ((int)(have - need) >= 0) return true;
-  u64 start = nanoseconds();
+  u64 start = 0;
   for (u32 turns = 1;; ++turns) {
-    have = load_acquire(counter);
+    const u32 have = load_acquire(counter);
     if ((int)(have - need) >= 0) return true;
     if ((turns & 255) == 0) {
       if (block->quit == 1 || load_acquire(&l.status->aborted)) { block->quit = 1; return false; }
+      if (start == 0) start = nanoseconds();
       if (nanoseconds() - start > l.spin_limit) { report(l, block, kind, segment, cell, have, need, step); return false; }
     }
   }
@@ -121,6 +119,32 @@ struct Worker {
   u32 chunk;           // index of the worker's next chunk
   int segment, step;
   int tid, warp, lane;
+#if EV_TRACE
+  u32 traced;
+  mutable u64 memory_wait;  // cycles that warp 0 has waited for chunks in this run
+
+  // A record of one run of tasks: step and segment, first task and count, then cycles of this multiprocessor: when the
+  // worker came to it, when its events were triggered, when it was done; and how long warp 0 waited for the ring.
+  __device__ __forceinline__ void trace(int task, int count, u64 begin, u64 ready, u64 done) {
+    if (tid == 0 && traced < TRACE) {
+      u64* p = launch.trace + ((u64)blockIdx.x * TRACE + traced++) * 6;
+      p[0] = (u64)step << 32 | (u32)segment;
+      p[1] = (u64)task << 32 | (u32)count;
+      p[2] = begin; p[3] = ready; p[4] = done; p[5] = memory_wait;
+    }
+    memory_wait = 0;
+  }
+#endif
+  u32 turn;            // segments entered so far: decides which part of block->args is theirs
+  u64 next_argument;   // this thread's share of the next segment's arguments
+
+  // The next segment's arguments are fetched while this one runs, and stashed before its last barrier.
+  __device__ __forceinline__ void fetch_arguments(int next) {
+    if (tid < ARGS) next_argument = __ldg(launch.args + (i64)next * ARGS + tid);
+  }
+  __device__ __forceinline__ void stash_arguments() {
+    if (tid < ARGS) block->args[(turn + 1) % 3][tid] = next_argument;
+  }
 
   __device__ __forceinline__ void sync() const { named_barrier(1, CONSUMERS); }
 
@@ -129,8 +153,14 @@ struct Worker {
     u32 i = chunk + j;
     u64* bar = &block->full[i % SLOTS];
     u32 parity = (i / SLOTS) & 1;
+#if EV_TRACE
+    const u64 start = clock64();
+#endif
     while (!mbar_try_wait(bar, parity))
       if (block->quit == 1) break;
+#if EV_TRACE
+    memory_wait += clock64() - start;
+#endif
     return ring + (i % SLOTS) * CHUNK;
   }
   __device__ __forceinline__ void release(int j) const {
@@ -142,23 +172,19 @@ struct Worker {
   __device__ __forceinline__ int first_own() const { return (int)((warp - chunk) % WARPS + WARPS) % WARPS; }
 };
 
-// Gathers the cells that a run of tasks waits for, one for each lane of warp 0, and polls them together.
+// Cells that a run of tasks waits for, one for each lane of warp 0: those from number `first` on. A pass over the plan's
+// edges adds them all; runs with more than 32 take several passes.
 struct Waiter {
-  Worker& w;
-  const u32* counter = nullptr;
-  u32 need = 0, cell = 0;
-  int count = 0;
-  bool ok = true;
-  __device__ Waiter(Worker& worker) : w(worker) {}
+  int lane, first, count;
+  u32 need, cell;
+  __device__ __forceinline__ Waiter(int l, int f) : lane(l), first(f), count(0), need(0), cell(0) {}
   __device__ __forceinline__ void add(u32 c, u32 n) {
-    if (count == 32) flush();
-    if (count == w.lane) { counter = w.bank + (i64)c * LINE; need = n; cell = c; }
+    if (count - first == lane) { need = n; cell = c; }
     ++count;
   }
-  __device__ __forceinline__ void flush() {
-    if (w.lane < count) ok &= poll(w.launch, w.block, counter, need, STUCK_EVENT, w.segment, cell, w.step);
+  __device__ __forceinline__ void wait(Worker& w) const {
+    if (first + lane < count) poll(w.launch, w.block, w.bank + (i64)cell * LINE, need, STUCK_EVENT, w.segment, cell, w.step);
     __syncwarp();
-    count = 0;
   }
 };
 
@@ -187,21 +213,29 @@ struct Loader {
   u32 chunk;
   bool quit;
 
-  __device__ __forceinline__ bool wait(u64* bar, u32 parity) {
-    while (!mbar_try_wait(bar, parity))
-      if (block->quit) return false;
-    return true;
-  }
-  // streams `bytes` bytes as chunks of CHUNK, the last one shorter
+  // streams `bytes` bytes as chunks of CHUNK, the last one shorter. Its state is kept in locals: members would be read
+  // again after every instruction that may touch memory.
   __device__ __forceinline__ void stream(const void* src, i64 bytes) {
-    for (i64 at = 0; at < bytes && !quit; at += CHUNK) {
-      u32 i = chunk, slot = i % SLOTS, size = (u32)(bytes - at < CHUNK ? bytes - at : CHUNK);
-      if (i >= SLOTS && !wait(&block->empty[slot], ((i / SLOTS) - 1) & 1)) { quit = true; return; }
-      if (i >= IN_FLIGHT && !wait(&block->full[(i - IN_FLIGHT) % SLOTS], ((i - IN_FLIGHT) / SLOTS) & 1)) { quit = true; return; }
-      mbar_expect(&block->full[slot], size);
-      bulk_copy(ring + slot * CHUNK, (const u8*)src + at, size, &block->full[slot]);
-      ++chunk;
+    Block* const b = block;
+    const u8* from = (const u8*)src;
+    u32 i = chunk, left = (u32)bytes;
+    while (left) {
+      const u32 slot = i % SLOTS, size = left < CHUNK ? left : CHUNK;
+      if (i >= SLOTS && !wait(b, &b->empty[slot], ((i / SLOTS) - 1) & 1)) break;
+      if (i >= IN_FLIGHT && !wait(b, &b->full[(i - IN_FLIGHT) % SLOTS], ((i - IN_FLIGHT) / SLOTS) & 1)) break;
+      mbar_expect(&b->full[slot], size);
+      bulk_copy(ring + slot * CHUNK, from, size, &b->full[slot]);
+      from += size;
+      left -= size;
+      ++i;
     }
+    quit = left != 0;
+    chunk = i;
+  }
+  static __device__ __forceinline__ bool wait(const Block* b, u64* bar, u32 parity) {
+    while (!mbar_try_wait(bar, parity))
+      if (b->quit) return false;
+    return true;
   }
   // copies still under way must land before the block may end
   __device__ __forceinline__ void drain() {
@@ -228,6 +262,18 @@ __device__ __forceinline__ float warp_sum(float v) {
   for (int o = 16; o; o >>= 1) v += __shfl_xor_sync(~0u, v, o);
   return v;
 }
+
+// unsigned keys in the order of the floats
+__device__ __forceinline__ u32 order_key(float v) {
+  const u32 b = __float_as_uint(v);
+  return b & 0x80000000u ? ~b : b | 0x80000000u;
+}
+
+// base of operators that fetch nothing ahead
+struct Stateless {
+  template <class... T>
+  __device__ __forceinline__ void prefetch(const T&...) {}
+};
 
 enum Layout { PLAIN = 0, PANEL8 = 1 };
 // Where element (n, k) of a weight stands. PANEL8: panels of 8 rows, each a run along k of tiles of 8 rows x 32 k, 512

@@ -4,9 +4,9 @@
 namespace ev {
 
 template <class A>
-struct add_op {
+struct add_op : Stateless {
   static constexpr bool RUNS = false;
-  static __device__ __forceinline__ void run(const A& a, Worker& w, int m) {
+  __device__ __forceinline__ void run(const A& a, Worker& w, int m) {
     const i64 begin = (i64)m * A::tile_m * A::y_t::dim1, end = (i64)ev_min((m + 1) * A::tile_m, a.y.dim0) * A::y_t::dim1;
     for (i64 i = begin + w.tid; i < end; i += CONSUMERS) put(a.y.data + i, to_float(a.a.data[i]) + to_float(a.b.data[i]));
   }

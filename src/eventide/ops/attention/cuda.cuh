@@ -8,7 +8,7 @@
 namespace ev {
 
 template <class A>
-struct attention_op {
+struct attention_op : Stateless {
   static constexpr bool RUNS = false;
   static constexpr int D = A::head_dim, GROUP = A::num_heads / A::num_kv_heads, LANES = D / 8;
   static constexpr int PER_WARP = 32 / LANES, PARTS = WARPS * PER_WARP;
@@ -16,7 +16,7 @@ struct attention_op {
   static_assert(D % 8 == 0 && 32 % LANES == 0, "attention needs a head size of 8, 16, 32, 64, 128 or 256");
   static_assert(PARTS * GROUP * (D + 2) * 4 <= SCRATCH, "attention's partial results must fit in the scratch memory");
 
-  static __device__ __forceinline__ void run(const A& a, Worker& w, int i, int h) {
+  __device__ __forceinline__ void run(const A& a, Worker& w, int i, int h) {
     for (int t = a.tile_indptr.data[i]; t < a.tile_indptr.data[i + 1]; ++t) {
       one(a, w, t, a.tile_seq.data[i], h);
       w.sync();

@@ -1,5 +1,4 @@
-"""Joins the splits of `attention_decode`: y = Σ_j e^(top_j - top)·part_j / Σ_j e^(top_j - top)·sum_j, one group of heads a
-task. y [tokens, heads·head_dim]."""
+"""Joins the splits of `attention_decode`: y = Σ_j e^(top_j - top)·part_j / Σ_j e^(top_j - top)·sum_j, one head a task. y [tokens, heads·head_dim]."""
 
 from pathlib import Path
 
@@ -8,17 +7,16 @@ from ..declaration import Attr, Op, Operand, Tiling, full, tiled
 
 def tile(call, target):  # type: ignore[no-untyped-def]
     tokens, heads, splits, d = call["part"].shape
-    group = call.attrs["num_heads"] // call.attrs["num_kv_heads"]
-    t, h = tiled("t", 1, tokens), tiled("h", 1, call.attrs["num_kv_heads"])
-    cells = (t.span, h.scaled(group), full(splits))
-    regions = {"part": (*cells, full(d)), "stats": (*cells, full(2)), "y": (t.span, h.scaled(group * call.attrs["head_dim"]))}
+    t, h = tiled("t", 1, tokens), tiled("h", 1, heads)
+    cells = (t.span, h.span, full(splits))
+    regions = {"part": (*cells, full(d)), "stats": (*cells, full(2)), "y": (t.span, h.scaled(call.attrs["head_dim"]))}
     return Tiling(axes=[t.axis, h.axis], regions=regions)
 
 
 OP = Op(
     "attention_merge",
     operands=[Operand("part"), Operand("stats"), Operand("y", "write")],
-    attrs=[Attr("num_heads", int), Attr("num_kv_heads", int), Attr("head_dim", int), Attr("dtype", str)],
+    attrs=[Attr("num_heads", int), Attr("head_dim", int), Attr("dtype", str)],
     outputs_of=lambda call: [
         ((call["part"].shape[0], call.attrs["num_heads"] * call.attrs["head_dim"]), call.attrs["dtype"])
     ],

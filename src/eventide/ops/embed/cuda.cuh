@@ -4,11 +4,11 @@
 namespace ev {
 
 template <class A>
-struct embed_op {
+struct embed_op : Stateless {
   static constexpr bool RUNS = false;
   static constexpr int H = A::y_t::dim1;
 
-  static __device__ __forceinline__ void run(const A& a, Worker& w, int m) {
+  __device__ __forceinline__ void run(const A& a, Worker& w, int m) {
     const int id = a.tokens.data[(i64)a.seq.data[m] * A::tokens_t::dim1 + a.pos.data[m]];
     for (int k = w.tid * 8; k < H; k += CONSUMERS * 8) {
       if constexpr (H % 8 == 0) {

@@ -41,20 +41,41 @@ struct linear_op {
     return token;
   }
 
+  static constexpr int PIECES = (KP / 8 + CONSUMERS - 1) / CONSUMERS;  // 16-byte pieces of a token, for each thread
+  uint4 norm[A::has_norm_weight ? PIECES : 1];
+
+  // what depends on nothing is fetched before the task's dependencies are there
+  __device__ __forceinline__ void prefetch(const A& a, Worker& w, int m, int n, int count) {
+    if constexpr (A::has_norm_weight) {
+      #pragma unroll
+      for (int i = 0; i < PIECES; ++i) {
+        const int k = (w.tid + i * CONSUMERS) * 8;
+        norm[i] = k < K ? *(const uint4*)(a.norm_weight.data + k) : make_uint4(0, 0, 0, 0);
+      }
+    }
+  }
+
   // x (times the norm's weight) into shared memory, and each warp's part of the sums of squares
-  static __device__ __forceinline__ void stage(const A& a, Worker& w, int first, int tokens) {
+  __device__ __forceinline__ void stage(const A& a, Worker& w, int first, int tokens) {
     float* sums = (float*)(w.scratch + SUMS);
     for (int t = 0; t < tokens; ++t) {
       const bf16* row = a.x.data + source_row(a, first + t) * K;
       float square = 0.f;
-      for (int k = w.tid * 8; k < KP; k += CONSUMERS * 8) {
-        uint4 v = make_uint4(0, 0, 0, 0);
-        if (k < K) v = load_16(row + k);
+      uint4 got[PIECES];
+      #pragma unroll
+      for (int i = 0; i < PIECES; ++i) {
+        const int k = (w.tid + i * CONSUMERS) * 8;
+        got[i] = k < K ? load_16(row + k) : make_uint4(0, 0, 0, 0);
+      }
+      #pragma unroll
+      for (int piece = 0; piece < PIECES; ++piece) {
+        const int k = (w.tid + piece * CONSUMERS) * 8;
+        if (k >= KP) break;
+        uint4 v = got[piece];
         if constexpr (A::has_norm_weight) {
-          if (k < K) {
-            uint4 g = *(const uint4*)(a.norm_weight.data + k);
+          {
             u32* x = &v.x;
-            const u32* s = &g.x;
+            const u32* s = &norm[piece].x;
             #pragma unroll
             for (int i = 0; i < 4; ++i) {
               float lo = low_half(x[i]), hi = high_half(x[i]);
@@ -102,8 +123,13 @@ struct linear_op {
     for (int r = 0; r < 4; ++r) c[r] = (acc[0][r] + acc[1][r]) + (acc[2][r] + acc[3][r]);
   }
 
-  static __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) {
+  __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) {
     const int first = m * TOKENS, tokens = ev_min(TOKENS, a.y.dim0 - first);
+    float residual = 0.f;  // of this thread's first result: loaded beside x, not after the product
+    if constexpr (A::has_residual) {
+      const int panels = ev_min(PANELS, count), t = w.tid / (panels * 8), col = n * 8 + w.tid % (panels * 8);
+      if (t < tokens && col < A::y_t::dim1) residual = to_float(a.residual.data[(i64)(first + t) * A::y_t::dim1 + col]);
+    }
     if constexpr (STAGED) stage(a, w, first, tokens);
     float* part = (float*)(w.scratch + PART);
     const int g = w.lane >> 2, q = w.lane & 3;
@@ -117,7 +143,7 @@ struct linear_op {
       }
       w.chunk += chunks;
       w.sync();
-      finish(a, w, part, n + p0, panels, first, tokens);
+      finish(a, w, part, n + p0, panels, first, tokens, p0 == 0, residual);
       if (p0 + PANELS < count) w.sync();
     }
   }
@@ -141,7 +167,7 @@ struct linear_op {
     return v;
   }
 
-  static __device__ __forceinline__ void finish(const A& a, const Worker& w, const float* part, int n, int panels, int first, int tokens) {
+  static __device__ __forceinline__ void finish(const A& a, const Worker& w, const float* part, int n, int panels, int first, int tokens, bool ahead, float residual) {
     constexpr int COLS = GATED ? 4 : 8;  // columns of y in a panel
     const int per_token = panels * COLS;
     for (int i = w.tid; i < per_token * tokens; i += CONSUMERS) {
@@ -159,7 +185,7 @@ struct linear_op {
         if constexpr (A::has_bias) v += to_float(a.bias.data[col]);
       }
       const i64 at = (i64)(first + t) * A::y_t::dim1 + col;
-      if constexpr (A::has_residual) v += to_float(a.residual.data[at]);
+      if constexpr (A::has_residual) v += ahead && i == w.tid ? residual : to_float(a.residual.data[at]);
       put(a.y.data + at, v);
     }
   }

@@ -4,11 +4,11 @@
 namespace ev {
 
 template <class A>
-struct rms_norm_op {
+struct rms_norm_op : Stateless {
   static constexpr bool RUNS = false;
   static constexpr int H = A::y_t::dim1;
 
-  static __device__ __forceinline__ void run(const A& a, Worker& w, int m) {
+  __device__ __forceinline__ void run(const A& a, Worker& w, int m) {
     const int end = ev_min((m + 1) * A::tile_m, a.y.dim0);
     for (int t = m * A::tile_m + w.warp; t < end; t += WARPS) {
       i64 source = t;

@@ -4,13 +4,13 @@
 namespace ev {
 
 template <class A>
-struct rope_append_op {
+struct rope_append_op : Stateless {
   static constexpr bool RUNS = false;
   static constexpr int D = A::head_dim, HALF = D / 2, GROUP = A::num_heads / A::num_kv_heads;
   static constexpr int PAIRS = (HALF + 31) / 32;
   static constexpr int QKV = A::q_in_t::dim1, SLOTS_N = A::k_cache_t::dim1;
 
-  static __device__ __forceinline__ void run(const A& a, Worker& w, int m, int h) {
+  __device__ __forceinline__ void run(const A& a, Worker& w, int m, int h) {
     const int first = m * A::tile_m, tokens = ev_min(A::tile_m, a.q.dim0 - first);
     for (int i = w.warp; i < tokens * (GROUP + 2); i += WARPS) {
       const int t = first + i / (GROUP + 2), part = i % (GROUP + 2);

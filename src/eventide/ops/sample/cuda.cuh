@@ -7,11 +7,6 @@
 
 namespace ev {
 
-__device__ __forceinline__ u32 order_key(float v) {
-  const u32 b = __float_as_uint(v);
-  return b & 0x80000000u ? ~b : b | 0x80000000u;
-}
-
 // Philox4x32-10 (Salmon et al., 2011), first word of the block
 __device__ __forceinline__ u32 philox_word(u32 c0, u32 c1, u32 k0, u32 k1) {
   u32 c2 = 0, c3 = 0;
@@ -25,9 +20,14 @@ __device__ __forceinline__ u32 philox_word(u32 c0, u32 c1, u32 k0, u32 k1) {
 }
 
 template <class A>
-struct sample_op {
+struct sample_op : Stateless {
   static constexpr bool RUNS = false;
   static constexpr int V = A::logits_t::dim1, TOP = A::max_logprobs;
+  static constexpr int pieces() {
+    if constexpr (A::has_best) return A::best_t::dim1;
+    return 0;
+  }
+  static constexpr int PIECES = pieces();
 
   struct Shared {
     u64 bins[256];
@@ -52,6 +52,8 @@ struct sample_op {
   // larger means earlier in the order: key, then the complement of the index
   static __device__ __forceinline__ u64 rank(float v, int i) { return (u64)order_key(v) << 32 | (u32)~i; }
   static __device__ __forceinline__ int rank_index(u64 r) { return (int)~(u32)r; }
+
+  static __device__ __forceinline__ float key_value(u32 k) { return __uint_as_float(k & 0x80000000u ? k ^ 0x80000000u : ~k); }
 
   // The smallest rank of the shortest prefix of the order, among ranks >= floor, whose masses add up to `target`.
   template <class Mass>
@@ -80,20 +82,32 @@ struct sample_op {
     return prefix;
   }
 
-  static __device__ __forceinline__ void run(const A& a, Worker& w, int r) {
+  __device__ __forceinline__ void run(const A& a, Worker& w, int r) {
     Shared* s = (Shared*)w.scratch;
     const float* x = a.logits.data + (i64)r * V;
     const float t = a.temperature.data[r];
     const int position = a.row_pos.data[r] + 1, seq = a.row_seq.data[r];
     u64 best = 0;
-    for (int i = w.tid; i < V; i += CONSUMERS) { const u64 k = rank(x[i], i); best = k > best ? k : best; }
+    if constexpr (A::has_best) {
+      for (int i = w.tid; i < PIECES; i += CONSUMERS) {
+        const u64 k = (u64)a.best.data[(i64)r * PIECES + i] ^ 0x8000000000000000ull;
+        best = k > best ? k : best;
+      }
+    } else {
+      for (int i = w.tid; i < V; i += CONSUMERS) { const u64 k = rank(x[i], i); best = k > best ? k : best; }
+    }
     best = block_max(w, s, best);
-    const float top = x[rank_index(best)];
+    const float top = key_value((u32)(best >> 32));
     int token = rank_index(best);
     if (t != 0.f) token = draw(a, w, s, x, t, r, position, top / t);
 
     double sum = 0;
-    for (int i = w.tid; i < V; i += CONSUMERS) sum += (double)expf(x[i] - top);
+    if constexpr (A::has_best) {
+      const float2* parts = (const float2*)a.sums.data + (i64)r * PIECES;
+      for (int i = w.tid; i < PIECES; i += CONSUMERS) { const float2 p = parts[i]; sum += (double)p.y * (double)expf(p.x - top); }
+    } else {
+      for (int i = w.tid; i < V; i += CONSUMERS) sum += (double)expf(x[i] - top);
+    }
     #pragma unroll
     for (int o = 16; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
     w.sync();
@@ -101,13 +115,17 @@ struct sample_op {
     w.sync();
     sum = 0;
     for (int i = 0; i < WARPS; ++i) sum += s->sums[i];
-    const float normalizer = top + (float)log(sum);
+    const float normalizer = top + logf((float)sum);
     if (w.tid == 0) {
       a.tokens.data[(i64)seq * A::tokens_t::dim1 + position] = token;
       a.next_token.data[r] = token;
       a.logprob.data[r] = x[token] - normalizer;
     }
     const int wanted = a.num_logprobs.data[r];
+    if (wanted == 0) {
+      if (w.tid < TOP) { a.top_ids.data[(i64)r * TOP + w.tid] = 0; a.top_logprobs.data[(i64)r * TOP + w.tid] = 0.f; }
+      return;
+    }
     u64 limit = ~0ull;
     for (int n = 0; n < TOP; ++n) {
       if (n < wanted) {

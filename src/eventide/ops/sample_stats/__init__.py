@@ -10,7 +10,7 @@ from pathlib import Path
 from ...ir.expr import ceildiv
 from ..declaration import Op, Operand, Tiling, full, tiled
 
-PIECE = 1024
+PIECE = 1152
 
 
 def outputs(call):  # type: ignore[no-untyped-def]

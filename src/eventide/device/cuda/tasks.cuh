@@ -1,0 +1,107 @@
+// What the two roles do with one task grid: the loader streams its operands, the consumers run its tasks.
+//
+// A generated class C holds one grid's operands and answers: tasks(), coords(t), share(...), enters(), waits(), notifies(),
+// run(), and stream() if it has operands that stream. `consume` and `load` are all there is to a static schedule.
+#pragma once
+
+namespace ev {
+
+struct Coords {
+  int v[4];
+  __device__ __forceinline__ Coords plus(int last, int i) const {
+    Coords c = *this;
+    c.v[last] += i;
+    return c;
+  }
+};
+
+#if EV_DELAY
+__device__ __forceinline__ void test_delay(const Worker& w, int task) {
+  u32 h = (blockIdx.x * 2654435761u) ^ (task * 40503u) ^ (w.segment * 97u) ^ (w.step * 31337u);
+  h ^= h >> 15; h *= 2246822519u; h ^= h >> 13;
+  if ((h & 7) == 0) __nanosleep(h % (u32)EV_DELAY);
+}
+#endif
+
+// Consecutive tasks of this worker that one call of the operator handles.
+template <class C>
+__device__ __forceinline__ int run_length(const C& c, const Coords& x, int t, const Share& s) {
+  if (!C::RUNS || s.stride != 1) return 1;
+  return ev_min(s.end - t, c.last_extent() - x.v[C::LAST]);
+}
+
+template <class C>
+__device__ __forceinline__ void load(const C& c, Loader& l) {
+  if constexpr (C::STREAMED) {
+    const Share s = c.share(blockIdx.x, c.tasks());
+    for (int t = s.begin; t < s.end && !l.quit;) {
+      const Coords x = c.coords(t);
+      const int count = run_length(c, x, t, s);
+      c.stream(l, x, count);
+      t += count * s.stride;
+    }
+  }
+}
+
+// False: the launch is being aborted.
+template <class C>
+__device__ __forceinline__ bool consume(const C& c, Worker& w) {
+  if constexpr (C::ENTERS) {
+    if (w.warp == 0) {
+      for (int first = 0, count = 1; first < count; first += 32) {
+        Waiter k(w.lane, first);
+        c.enters(k);
+        k.wait(w);
+        count = k.count;
+      }
+    }
+    w.sync();
+    if (w.block->quit == 1) return false;
+  }
+  const Share s = c.share(blockIdx.x, c.tasks());
+  if (s.begin >= s.end) {
+    w.stash_arguments();
+    w.sync();
+  }
+  for (int t = s.begin; t < s.end;) {
+    const Coords x = c.coords(t);
+    const int count = run_length(c, x, t, s);
+#if EV_TRACE
+    const u64 begin = clock64();
+#endif
+    typename C::op_t op;
+    c.prefetch(op, w, x, count);
+    if (w.warp == 0) {
+#if EV_DELAY
+      test_delay(w, t);
+#endif
+      for (int first = 0, cells = 1; first < cells; first += 32) {
+        Waiter k(w.lane, first);
+        for (int i = 0; i < (C::WAITS_VARY ? count : 1); ++i) c.waits(k, x.plus(C::LAST, i));
+        k.wait(w);
+        cells = k.count;
+      }
+    }
+    w.sync();
+    if (w.block->quit == 1) return false;
+#if EV_TRACE
+    const u64 ready = clock64();
+#endif
+    c.run(op, w, x, count);
+    if (t + count * s.stride >= s.end) w.stash_arguments();
+    w.sync();
+#if EV_TRACE
+    w.trace(t, count, begin, ready, clock64());
+#endif
+    t += count * s.stride;
+    if (w.tid == CONSUMERS - 1) {  // not a thread of the warp that polls: a release takes a while
+      Notifier n(w);
+      if (C::NOTIFIES_VARY) for (int i = 0; i < count; ++i) c.notifies(n, x.plus(C::LAST, i), 1);
+      else c.notifies(n, x, count);
+      n.flush();
+    }
+  }
+  return true;
+}
+
+}  // namespace ev
