@@ -346,7 +346,11 @@ void Kernel::recover() {
     for (int64_t i = 0; i < bank_cells_; ++i) bank[i].count.store(0, std::memory_order_relaxed);
   bank_used_[0] = bank_used_[1] = 0;
   barrier_.count.store(0);
-  for (auto& w : workers_) w->barriers = 0;
+  for (auto& w : workers_) {
+    w->barriers = 0;
+    if (w->recording) w->trace = Trace{};
+    w->recording = false;
+  }
   abort_.store(false);
 }
 

@@ -10,6 +10,10 @@
 // the other, used in the step before, is cleared by the workers themselves, so no launch and no step needs a reset.
 // Only after an aborted step does the leader clear both.
 //
+// The second step in a row with the same symbols is recorded: each worker writes down the waits, tasks and notifications that
+// its shares came to, and replays them from then on, without evaluating a single expression. Waits that an earlier wait or
+// the worker's own notifications make certain are left out. What depends on run-time tables is never recorded.
+//
 // A worker adds up its notifications of one cell over consecutive tasks and sends the sum with the last of them. Since a
 // cell needs exactly the notifications that the plan sends, it could not have been triggered earlier.
 #pragma once
@@ -94,6 +98,18 @@ class Kernel {
     int64_t start = 0, count = 0;
     int64_t extents[kMaxAxes] = {};
   };
+  struct TraceOp {
+    enum Kind : int32_t { wait, task, notify, barrier, segment } kind;
+    int32_t what;    // wait, notify: event; task: grid; segment: its index
+    int64_t cell;    // wait, notify: from the bank's start; task: where its coordinates are
+    uint64_t count;  // wait: the target; notify: how many; task: whether it is the first of its share
+  };
+  struct Trace {
+    uint64_t version = 0, tried = 0;  // of the symbols that it was made with, or that it became too long with
+    std::vector<TraceOp> ops;
+    std::vector<int64_t> coords;
+    std::vector<uint64_t> waited, sent;  // by cell, while recording
+  };
   struct alignas(64) Worker {
     int id = 0;
     uint64_t version = 0, barriers = 0, rng = 0;
@@ -105,6 +121,8 @@ class Kernel {
     std::atomic<uint64_t> progress{0};
     int stuck_checks = 0;
     uint64_t stuck_progress = 0;
+    Trace trace;
+    bool recording = false;
     const Event* waits_event = nullptr;
     int64_t waits_cell = 0;
   };
@@ -131,6 +149,11 @@ class Kernel {
   void run_worker(Worker& me);
   template <bool kInstrumented>
   void run_step(Worker& me);
+  template <bool kInstrumented>
+  void run_segment(Worker& me, size_t i);
+  void begin_trace(Worker& me);
+  void replay(Worker& me);
+  void wait_event(Worker& me, int event, int64_t cell, uint64_t target);
   template <bool kInstrumented>
   void run_ragged(Worker& me, Task& t, const Segment& s);
   template <bool kInstrumented>

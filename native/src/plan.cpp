@@ -119,6 +119,7 @@ class Reader {
     g.op = word();
     g.fixed = as<bool>();
     g.ragged = as<bool>();
+    g.traceable = as<bool>();
     g.extents = expr_list();
     g.operands = list<OperandUse>([&] {
       OperandUse u;

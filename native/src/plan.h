@@ -66,6 +66,7 @@ struct Grid {
   std::string name, op;
   bool fixed;   // extents depend on symbols alone
   bool ragged;  // some extent depends on an earlier axis
+  bool traceable;  // extents, edges and counts are the same in every step with the same symbols
   std::vector<Expr> extents;
   std::vector<OperandUse> operands;
   std::vector<AttrValue> attrs;

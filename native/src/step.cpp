@@ -5,6 +5,8 @@
 
 namespace ev {
 
+constexpr size_t kMaxTrace = size_t{1} << 18;  // operations of one worker; longer steps have longer tasks, and gain nothing
+
 const int64_t* Kernel::event_shape(const Worker& me, int event, int64_t* local) const {
   const Event& e = plan_.events[event];
   if (!e.late) return events_[event].shape;
@@ -122,21 +124,37 @@ void Kernel::wait_cell(Worker& me, const Cell& cell, uint64_t target) {
   if (abort_.load(std::memory_order_relaxed)) throw Aborted{};
 }
 
+// `cell` counts from the start of the bank.
+inline void Kernel::wait_event(Worker& me, int event, int64_t cell, uint64_t target) {
+  const Cell& c = banks_[parity_][cell];
+  if (Waiting::ready(c, target)) return;
+  me.waits_event = &plan_.events[event];
+  me.waits_cell = cell - events_[event].base;
+  wait_cell(me, c, target);
+  me.waits_event = nullptr;
+}
+
 void Kernel::wait_edge(Worker& me, const Edge& e) {
-  Cell* cells = banks_[parity_].get() + events_[e.event].base;
+  const int64_t base = events_[e.event].base;
   for_cells(me, e, [&](int64_t i, const int64_t* shape) {
     const auto target = static_cast<uint64_t>(needed(me, e.event, i, shape));
-    if (Waiting::ready(cells[i], target)) return;
-    me.waits_event = &plan_.events[e.event];
-    me.waits_cell = i;
-    wait_cell(me, cells[i], target);
-    me.waits_event = nullptr;
+    wait_event(me, e.event, base + i, target);
+    if (!me.recording) return;
+    Trace& t = me.trace;
+    if (t.waited[base + i] >= target || t.sent[base + i] >= target) return;
+    t.waited[base + i] = target;
+    t.ops.push_back({TraceOp::wait, e.event, base + i, target});
   });
 }
 
 void Kernel::notify_edge(Worker& me, const Edge& e, uint64_t n) {
-  Cell* cells = banks_[parity_].get() + events_[e.event].base;
-  for_cells(me, e, [&](int64_t i, const int64_t*) { waiting_.notify(cells[i], n); });
+  const int64_t base = events_[e.event].base;
+  for_cells(me, e, [&](int64_t i, const int64_t*) {
+    waiting_.notify(banks_[parity_][base + i], n);
+    if (!me.recording) return;
+    me.trace.sent[base + i] += n;
+    me.trace.ops.push_back({TraceOp::notify, e.event, base + i, n});
+  });
 }
 
 void Kernel::barrier(Worker& me) {
@@ -167,7 +185,8 @@ void Kernel::run_worker(Worker& me) {
 
 template <bool kInstrumented>
 void Kernel::run_step(Worker& me) {
-  if (me.version != version_) {
+  const bool again = me.version == version_;
+  if (!again) {
     std::copy(slots_.begin(), slots_.end(), me.slots.begin());
     me.version = version_;
   }
@@ -177,52 +196,106 @@ void Kernel::run_step(Worker& me) {
   for (int64_t i = clear_cells_ * me.id / num_workers, n = clear_cells_ * (me.id + 1) / num_workers; i < n; ++i)
     idle[i].count.store(0, std::memory_order_relaxed);
 
+  if (!kInstrumented && me.trace.version == version_ && !events_read_tables_) return replay(me);
+  if (!kInstrumented && again && me.trace.tried != version_ && !events_read_tables_) begin_trace(me);
   for (size_t i = 0; i < plan_.segments.size(); ++i) {
-    const Segment& s = plan_.segments[i];
-    const Grid& g = plan_.grids[s.grid];
-    if (s.barrier && i > 0) barrier(me);
-    for (const Edge& e : g.enter) wait_edge(me, e);
-    Task t{&g, s.grid, entries_[s.grid], args_[s.grid], {}, true};
-    if (g.ragged) {
-      run_ragged<kInstrumented>(me, t, s);
-      continue;
+    const bool recording = me.recording;
+    if (recording && plan_.segments[i].barrier && i > 0) me.trace.ops.push_back({TraceOp::barrier, 0, 0, 0});
+    if (recording && !plan_.grids[plan_.segments[i].grid].traceable) {
+      me.trace.ops.push_back({TraceOp::segment, static_cast<int32_t>(i), 0, 0});
+      me.recording = false;
     }
-    Share& share = me.shares[i];
-    const int axes = static_cast<int>(g.extents.size());
-    if (!g.fixed || share.version != version_) {
-      int64_t total = 1;
-      for (int d = 0; d < axes; ++d) total *= share.extents[d] = std::max<int64_t>(g.extents[d].eval(scope(me)), 0);
-      int64_t w = (me.id - s.rotate.eval(scope(me))) % num_workers;
-      if (w < 0) w += num_workers;
-      if (s.cyclic) {
-        share.start = w;
-        share.count = w < total ? (total - w + num_workers - 1) / num_workers : 0;
-      } else {
-        const int64_t base = total / num_workers, extra = total % num_workers;
-        share.start = w * base + std::min(w, extra);
-        share.count = base + (w < extra);
+    if (plan_.segments[i].barrier && i > 0) barrier(me);
+    run_segment<kInstrumented>(me, i);
+    me.recording = recording && me.trace.ops.size() < kMaxTrace;
+    if (recording && !me.recording) me.trace = Trace{0, version_, {}, {}, {}, {}};
+  }
+  if (me.recording) {
+    me.recording = false;
+    me.trace.version = version_;
+    me.trace.waited = me.trace.sent = {};
+  }
+}
+
+void Kernel::begin_trace(Worker& me) {
+  Trace& t = me.trace;
+  t.version = 0;
+  t.tried = version_;
+  t.ops.clear();
+  t.coords.clear();
+  t.waited.assign(static_cast<size_t>(step_cells_), 0);
+  t.sent.assign(static_cast<size_t>(step_cells_), 0);
+  me.recording = true;
+}
+
+void Kernel::replay(Worker& me) {
+  Cell* cells = banks_[parity_].get();
+  for (const TraceOp& op : me.trace.ops) {
+    switch (op.kind) {
+      case TraceOp::wait:
+        wait_event(me, op.what, op.cell, op.count);
+        break;
+      case TraceOp::task:
+        if (++me.ticks % 64 == 0 && should_stop(me, false)) throw Aborted{};
+        entries_[op.what]->task(args_[op.what], me.trace.coords.data() + op.cell, Scratch{me.scratch.data(), op.count != 0});
+        break;
+      case TraceOp::notify:
+        waiting_.notify(cells[op.cell], op.count);
+        me.progress.store(me.progress.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+        break;
+      case TraceOp::barrier:
+        barrier(me);
+        break;
+      case TraceOp::segment:
+        run_segment<false>(me, static_cast<size_t>(op.what));
+        break;
+    }
+  }
+}
+
+template <bool kInstrumented>
+void Kernel::run_segment(Worker& me, size_t i) {
+  const int64_t num_workers = plan_.num_workers;
+  const Segment& s = plan_.segments[i];
+  const Grid& g = plan_.grids[s.grid];
+  for (const Edge& e : g.enter) wait_edge(me, e);
+  Task t{&g, s.grid, entries_[s.grid], args_[s.grid], {}, true};
+  if (g.ragged) return run_ragged<kInstrumented>(me, t, s);
+  Share& share = me.shares[i];
+  const int axes = static_cast<int>(g.extents.size());
+  if (!g.fixed || share.version != version_) {
+    int64_t total = 1;
+    for (int d = 0; d < axes; ++d) total *= share.extents[d] = std::max<int64_t>(g.extents[d].eval(scope(me)), 0);
+    int64_t w = (me.id - s.rotate.eval(scope(me))) % num_workers;
+    if (w < 0) w += num_workers;
+    if (s.cyclic) {
+      share.start = w;
+      share.count = w < total ? (total - w + num_workers - 1) / num_workers : 0;
+    } else {
+      const int64_t base = total / num_workers, extra = total % num_workers;
+      share.start = w * base + std::min(w, extra);
+      share.count = base + (w < extra);
+    }
+    share.version = version_;
+  }
+  if (!share.count) return;
+  const int64_t row = axes ? share.extents[axes - 1] : 1;
+  const int64_t stride = s.cyclic ? num_workers : 1;
+  for (int64_t left = share.count, at = share.start; left > 0;) {
+    int64_t rest = at;
+    int64_t first = 0;
+    if (axes) {
+      first = rest % row;
+      rest /= row;
+      for (int d = axes - 2; d >= 0; --d) {
+        t.coords[d] = rest % share.extents[d];
+        rest /= share.extents[d];
       }
-      share.version = version_;
     }
-    if (!share.count) continue;
-    const int64_t row = axes ? share.extents[axes - 1] : 1;
-    const int64_t stride = s.cyclic ? num_workers : 1;
-    for (int64_t left = share.count, at = share.start; left > 0;) {
-      int64_t rest = at;
-      int64_t first = 0;
-      if (axes) {
-        first = rest % row;
-        rest /= row;
-        for (int d = axes - 2; d >= 0; --d) {
-          t.coords[d] = rest % share.extents[d];
-          rest /= share.extents[d];
-        }
-      }
-      const int64_t n = stride > 1 ? 1 : std::min(left, row - first);
-      run_row<kInstrumented>(me, t, at, first, n);
-      at += n * stride;
-      left -= n;
-    }
+    const int64_t n = stride > 1 ? 1 : std::min(left, row - first);
+    run_row<kInstrumented>(me, t, at, first, n);
+    at += n * stride;
+    left -= n;
   }
 }
 
@@ -306,6 +379,10 @@ void Kernel::run_row(Worker& me, Task& t, int64_t linear, int64_t first, int64_t
     if (kInstrumented) {
       if (options_.delay_ns > 0) delay(me);
       start = now_ns();
+    }
+    if (me.recording) {
+      me.trace.ops.push_back({TraceOp::task, t.index, static_cast<int64_t>(me.trace.coords.size()), t.fresh});
+      me.trace.coords.insert(me.trace.coords.end(), t.coords, t.coords + std::max(axes, 1));
     }
     t.entry->task(t.args, t.coords, Scratch{me.scratch.data(), t.fresh});
     t.fresh = false;

@@ -85,7 +85,12 @@ def mixed_steps(seed: int, count: int) -> list[Step]:
 
 
 def interpreted(
-    plan: Plan, weights: dict[str, np.ndarray], tokens: np.ndarray, steps: Sequence[Step], policy: Policy, kernel: CpuKernel | None
+    plan: Plan,
+    weights: dict[str, np.ndarray],
+    tokens: np.ndarray,
+    steps: Sequence[Step],
+    policy: Policy,
+    kernel: CpuKernel | None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """The interpreter's outputs step by step; with `kernel`, computed by its tile functions."""
     states = {t.name: np.zeros(shape_of(t, {}), to_numpy(t.dtype)) for t in plan.tensors.values() if t.role == "state"}

@@ -64,7 +64,9 @@ def test_schedules_workers_and_delays_agree_bit_for_bit(dtype: str) -> None:
     ways = [("static", 2, 0), ("per_op", 2, 0), ("static", 1, 0), ("per_op", 3, 20_000), ("static", 5, 20_000)]
     for schedule, workers, delay in ways:
         plan = d.plan_of(c, dtype, schedule, workers)
-        kernel = d.cpu_kernel(plan, d.random_weights(plan, c), d.prompts(c), poison=True, check_counts=True, delay_ns=delay)
+        kernel = d.cpu_kernel(
+            plan, d.random_weights(plan, c), d.prompts(c), poison=True, check_counts=True, delay_ns=delay
+        )
         results.append(kernel.run(steps))
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
@@ -84,10 +86,13 @@ def test_a_thousand_launches_of_mixed_shapes_without_a_reset() -> None:
         d.same_bits(a, b)
 
 
-def decode_inputs(start: int, count: int, seqs: int = 2, temperature: float = 0.0) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+def decode_inputs(
+    start: int, count: int, seqs: int = 2, temperature: float = 0.0
+) -> tuple[dict[str, int], dict[str, np.ndarray]]:
     sampling = Sampling(temperature, seed=7)
     steps = [
-        make_step(d.LIMITS, [Chunk(s, start + k, 1, sampling=sampling) for s in range(seqs)], d.TILE_QUERIES) for k in range(count)
+        make_step(d.LIMITS, [Chunk(s, start + k, 1, sampling=sampling) for s in range(seqs)], d.TILE_QUERIES)
+        for k in range(count)
     ]
     inputs = dict(steps[0].inputs)
     for name in ("pos", "slot", "row_pos"):
@@ -108,9 +113,17 @@ def test_the_token_loop_equals_single_steps() -> None:
     b.run([prefill])
     symbols, inputs = decode_inputs(9, 20, temperature=0.7)
     seen: list[int] = []
-    loop = a.run_loop(symbols, inputs, 20, stacked=STACKED, keep=["next_token"], on_progress=lambda done, out: seen.append(done))
+    loop = a.run_loop(
+        symbols, inputs, 20, stacked=STACKED, keep=["next_token"], on_progress=lambda done, out: seen.append(done)
+    )
     singles = [
-        b.run([make_step(d.LIMITS, [Chunk(s, 9 + k, 1, sampling=Sampling(0.7, seed=7)) for s in range(2)], d.TILE_QUERIES)])[0]
+        b.run(
+            [
+                make_step(
+                    d.LIMITS, [Chunk(s, 9 + k, 1, sampling=Sampling(0.7, seed=7)) for s in range(2)], d.TILE_QUERIES
+                )
+            ]
+        )[0]
         for k in range(20)
     ]
     assert loop.num_steps == 20 and seen == list(range(1, 21))
@@ -137,5 +150,7 @@ def test_stop_rules_callbacks_and_progress() -> None:
     assert kernel.steps_done == 3
     # with a long interval only the last call is certain
     seen: list[int] = []
-    kernel.run_loop(symbols, inputs, 24, stacked=STACKED, on_progress=lambda done, out: seen.append(done), interval_s=60.0)
+    kernel.run_loop(
+        symbols, inputs, 24, stacked=STACKED, on_progress=lambda done, out: seen.append(done), interval_s=60.0
+    )
     assert seen == [1, 24]

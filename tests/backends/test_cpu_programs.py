@@ -37,7 +37,9 @@ class Step:
 def random_inputs(plan: Plan, symbols: dict[str, int], seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {
-        t.name: rng.standard_normal(shape_of(t, symbols)).astype(np.float32) for t in plan.tensors.values() if t.role == "input"
+        t.name: rng.standard_normal(shape_of(t, symbols)).astype(np.float32)
+        for t in plan.tensors.values()
+        if t.role == "input"
     }
 
 
@@ -89,7 +91,12 @@ def random_program(seed: int) -> Program:
         elif kind == "silu_mul":
             add(p.call("silu_mul", name=f"c{i}", x=x), width // 2)
         elif kind == "scale":
-            add(p.call("scale", name=f"c{i}", x=x, factor=0.5, mode=str(rng.choice(["times", "plus"])), twice=bool(i % 2)), width)
+            add(
+                p.call(
+                    "scale", name=f"c{i}", x=x, factor=0.5, mode=str(rng.choice(["times", "plus"])), twice=bool(i % 2)
+                ),
+                width,
+            )
         else:
             add(p.call("add", name=f"c{i}", a=x, b=made[width][rng.integers(len(made[width]))]), width)
     last = [refs[-1] for refs in made.values() if refs[-1].tensor.role == "scratch"]
@@ -128,7 +135,9 @@ def routed() -> Program:
     x = p.input("x", (t, 8), "float32")
     expert = p.input("expert", (t,), "int32", [Invariant("within", Sum(0), Sum(6))])
     counts, indptr, order = p.call("tally", name="tally", expert=expert, num_experts=6)
-    y = p.call("pick", name="pick", x=p.call("scale", name="before", x=x, **ATTRS), counts=counts, indptr=indptr, order=order)
+    y = p.call(
+        "pick", name="pick", x=p.call("scale", name="before", x=x, **ATTRS), counts=counts, indptr=indptr, order=order
+    )
     p.output(p.call("scale", name="after", x=y, **ATTRS), "z")
     return p
 

@@ -12,8 +12,8 @@ slot 0 and the coordinate m in slot 1:
     128*m + 128                    a 128 1 128 1
 
 Regions of operands are not lowered: operator code finds its elements from its coordinates. What needs no step's values is
-decided here: which extents are the same for every step with the same symbols, which edges differ from task to task of
-a row, which events depend on tables that the step itself computes.
+decided here: which extents are the same for every step with the same symbols, which grids a worker may replay from a trace
+(native/src/kernel.h), which edges differ from task to task of a row, which events depend on tables of the step.
 """
 
 from __future__ import annotations
@@ -210,12 +210,18 @@ class _Lowering:
         extents = [e for _, e in g.axes]
         fixed = not any(tables(e) for e in extents) and not any(tables(s.rotate) for s in self._segments(g))
         ragged = any(variables(e) & set(g.axis_names) for e in extents)
+        edges = (*g.enter, *g.waits, *g.notifies)
+        events = [self.plan.events[e.event] for e in edges]
+        read = [e for edge in edges for s in edge.cells for e in _exprs(s)]
+        read += [e for event in events for e in (*event.shape, *((event.needed,) if event.needed is not None else ()))]
+        via = any(isinstance(s, Via) for edge in edges for s in edge.cells)
+        traceable = fixed and not via and not any(tables(e) for e in read)
         attrs = [f"{a.name} {attr_value(a, g.attrs[a.name])!r}" for a in device_attrs(op)]
         attrs += [f"{name} {int(g.attrs[name])}" for name in op.tile_attrs]
         last = g.axis_names[-1] if g.axes else ""
         return " ".join(
             [
-                f"{g.name} {g.op} {fixed:d} {ragged:d}",
+                f"{g.name} {g.op} {fixed:d} {ragged:d} {traceable:d}",
                 _list(self.expr(e) for e in extents),
                 _list(f"{a.operand} {self.tensor_id[a.tensor]}" for a in g.accesses),
                 _list(attrs),

@@ -22,7 +22,9 @@ HERE = Path(__file__).parent
 def _rows(call: Call, target: Target) -> Tiling:
     rows, cols = call["y"].shape
     m = tiled("m", 4, rows)
-    return Tiling(axes=[m.axis], regions={"x": (m.span, full(cols)), "y": (m.span, full(cols))}, attrs={"tile_m": m.tile})
+    return Tiling(
+        axes=[m.axis], regions={"x": (m.span, full(cols)), "y": (m.span, full(cols))}, attrs={"tile_m": m.tile}
+    )
 
 
 def _same(call: Call):  # type: ignore[no-untyped-def]
@@ -33,7 +35,11 @@ def _scale(name: str) -> Op:
     return Op(
         name,
         operands=[Operand("x"), Operand("y", "write")],
-        attrs=[Attr("factor", float), Attr("mode", str, "times", choices=("times", "plus")), Attr("twice", bool, False)],
+        attrs=[
+            Attr("factor", float),
+            Attr("mode", str, "times", choices=("times", "plus")),
+            Attr("twice", bool, False),
+        ],
         outputs_of=_same,
         tile=_rows,
         axes=["m"],
