@@ -141,6 +141,8 @@ def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
     assert seen["h200"].startswith("scale_h16384_ada_cuda") and "▲" in seen["h200"]
     assert seen["none"] == "Nothing fits these filters."
     assert seen["open"] and seen["closed"]
+    assert "4321" in seen["detail"] and "GB/s" in seen["detail"]
+    assert "wall clock of the demo" in seen["detail"] and "5 + 5" in seen["detail"] and "1980" in seen["detail"]
     assert "runtime error" in seen["detail"] and "NVIDIA H200" in seen["detail"]
     assert any(HOSTILE in text and "out of range" in text for text in seen["pre"])  # as text, not as markup
     assert any("def run(x, alpha, y)" in text for text in seen["pre"])

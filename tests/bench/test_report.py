@@ -42,6 +42,21 @@ def test_speedups_scores_and_fast_p() -> None:
     assert (ada.author, ada.language, ada.num_passed, ada.num_workloads) == ("ada", "cuda", 3, 3)
 
 
+def test_how_it_was_measured() -> None:
+    ada = _standing(standings(demo()), "scale_h8_ada_cuda")
+    assert ada.measured == {
+        "when": "2026-01-01T00:00:00Z",
+        "confidence": "0.95",
+        "samples": "5 + 5",
+        "clock": "wall clock of the demo",
+        "cold_cache": "True",
+        "sm_clock_mhz": "1980",
+        "temperature_c": "55",
+        "numpy version": "2.0",
+    }
+    assert {(r.tflops, r.gb_per_s) for r in ada.results} == {(1.5, 4321.0)}
+
+
 def test_one_failure_makes_the_score_zero() -> None:
     eve = _standing(standings(demo()), "scale_h8_eve_triton")
     assert (eve.score, eve.num_passed, eve.num_workloads, eve.complete) == (0.0, 2, 3, False)

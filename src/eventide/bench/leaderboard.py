@@ -23,7 +23,10 @@ from .report_scores import BASELINE_AUTHOR, Result, Standing, author_scores, bes
 
 def page_data(data: TraceSet, *, baseline: str = BASELINE_AUTHOR, with_sources: bool = True) -> dict[str, Any]:
     """What the page shows, as plain JSON-ready data."""
-    rows = standings(data, baseline)
+    return _content(data, standings(data, baseline), baseline, with_sources)
+
+
+def _content(data: TraceSet, rows: list[Standing], baseline: str, with_sources: bool) -> dict[str, Any]:
     shown = {s.definition for s in rows}
     solved = {s.solution for s in rows} & data.solution_names.keys()
     return {
@@ -53,11 +56,12 @@ def render_page(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    content = page_data(data, baseline=baseline, with_sources=with_sources)
+    rows = standings(data, baseline)
+    content = _content(data, rows, baseline, with_sources)
     # a "<" inside the block could end it early
     block = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     made = (now or datetime.now(timezone.utc)).strftime("%Y-%m-%d %H:%M UTC")
-    best = [group[0] for group in best_by_definition(standings(data, baseline)).values()]
+    best = [group[0] for group in best_by_definition(rows).values()]
     return environment.get_template("leaderboard.html.j2").render(
         title=title, made=made, summary=data.summary(), data_block=block, best=best
     )
@@ -91,6 +95,7 @@ def _row(s: Standing) -> dict[str, Any]:
         "score": _number(s.score),
         "speedup": _number(s.speedup),
         "interval": [_number(v) for v in s.interval] if s.interval else None,
+        "measured": dict(s.measured),
         "results": [_result(r) for r in s.results],
     }
 
@@ -106,6 +111,8 @@ def _result(r: Result) -> dict[str, Any]:
         "speedup": _number(r.speedup),
         "ms_interval": [_number(v) for v in r.latency_interval] if r.latency_interval else None,
         "interval": [_number(v) for v in r.speedup_interval] if r.speedup_interval else None,
+        "tflops": _number(r.tflops),
+        "gbs": _number(r.gb_per_s),
         "abs": _number(r.max_abs),
         "rel": _number(r.max_rel),
         "message": r.message,

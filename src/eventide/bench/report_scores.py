@@ -46,6 +46,8 @@ class Result:
     speedup_interval: tuple[float, float] | None = None
     max_abs: float | None = None
     max_rel: float | None = None
+    tflops: float | None = None
+    gb_per_s: float | None = None
     message: str = ""
     """Why it failed, and the end of the log, for results that did not pass."""
 
@@ -70,6 +72,8 @@ class Standing:
     results: list[Result]
     baseline_ms: Mapping[str, float] = field(default_factory=dict)
     """Latency of the baseline by workload."""
+    measured: Mapping[str, str] = field(default_factory=dict)
+    """How the last passed result was measured: method, clocks, versions; text by name."""
 
     @property
     def num_passed(self) -> int:
@@ -150,6 +154,7 @@ def result_of(trace: Trace) -> Result | None:
     if e is None or trace.solution is None:
         return None
     timing = e.eventide.timing if e.eventide else None
+    roofline = e.eventide.roofline if e.eventide else None
     performance, correctness = e.performance, e.correctness
     return Result(
         definition=trace.definition,
@@ -164,10 +169,31 @@ def result_of(trace: Trace) -> Result | None:
         speedup=performance.speedup_factor if performance else None,
         latency_interval=timing.latency_ms if timing else None,
         speedup_interval=timing.speedup_factor if timing else None,
+        tflops=roofline.tflops if roofline else None,
+        gb_per_s=roofline.gb_per_s if roofline else None,
         max_abs=correctness.max_absolute_error if correctness else None,
         max_rel=correctness.max_relative_error if correctness else None,
         message="" if e.status is EvaluationStatus.PASSED else _message(e),
     )
+
+
+def _measured(e: Evaluation) -> dict[str, str]:
+    # what a reader needs to judge a figure, in the words of whoever measured it
+    facts: dict[str, str] = {"when": e.timestamp}
+    extension = e.eventide
+    if extension is not None and extension.timing is not None:
+        timing = extension.timing
+        facts["confidence"] = f"{timing.confidence:g}"
+        if timing.samples_ms:
+            facts["samples"] = " + ".join(str(len(trial)) for trial in timing.samples_ms)
+        facts |= {k: str(v) for k, v in timing.method.items()}
+    if extension is not None and extension.device is not None:
+        device = extension.device.model_dump(exclude_none=True, exclude={"notes"})
+        facts |= {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in device.items()}
+    if extension is not None and extension.evaluator is not None:
+        facts["evaluator"] = extension.evaluator
+    facts |= {f"{name} version": version for name, version in e.environment.libs.items()}
+    return facts
 
 
 def _message(e: Evaluation) -> str:
@@ -179,6 +205,7 @@ def _message(e: Evaluation) -> str:
 def standings(data: TraceSet, baseline: str = BASELINE_AUTHOR) -> list[Standing]:
     """Every solution on every hardware that it ran on, in one pass over the traces; best first in each definition."""
     newest: dict[tuple[str, str, str], dict[str, Result]] = defaultdict(dict)
+    measured: dict[tuple[str, str, str], dict[str, str]] = {}
     for trace in data.all_traces():
         result = result_of(trace)
         if result is None:
@@ -186,6 +213,8 @@ def standings(data: TraceSet, baseline: str = BASELINE_AUTHOR) -> list[Standing]
         mine = newest[result.definition, result.hardware, result.solution]
         if result.uuid not in mine or mine[result.uuid].timestamp <= result.timestamp:
             mine[result.uuid] = result
+            if result.passed and trace.evaluation is not None:
+                measured[result.definition, result.hardware, result.solution] = _measured(trace.evaluation)
     uuids: dict[tuple[str, str], set[str]] = defaultdict(set)
     baselines: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for (definition, hardware, solution), results in newest.items():
@@ -211,6 +240,7 @@ def standings(data: TraceSet, baseline: str = BASELINE_AUTHOR) -> list[Standing]
                 # results on workloads that were taken out of the set no longer count
                 results=[r for r in results.values() if r.uuid in wanted],
                 baseline_ms=baselines[definition, hardware],
+                measured=measured.get((definition, hardware, solution), {}),
             )
         )
     return sorted(found, key=lambda s: (s.definition, s.hardware, *rank_key(s)))

@@ -22,6 +22,7 @@ function svg(tag, attributes = {}, ...children) {
 const isNumber = (v) => typeof v === "number";
 const fixed = (v, digits = 2) => (isNumber(v) ? (v >= 1000 ? v.toFixed(0) : v.toFixed(digits)) : v === undefined || v === null ? "–" : String(v));
 const ms = (v) => (isNumber(v) ? (v < 0.01 ? v.toPrecision(3) : v.toFixed(v < 1 ? 4 : 3)) : "–");
+const rate = (v) => (isNumber(v) ? (v < 0.1 ? v.toPrecision(2) : fixed(v)) : "–");
 const range = (pair, format = fixed) => (pair ? `${format(pair[0])} … ${format(pair[1])}` : "no interval");
 const readable = (status) => status.toLowerCase().replaceAll("_", " ");
 
@@ -159,12 +160,16 @@ function openDetail(row) {
   body.replaceChildren(el("p", { class: "soft" }, facts.filter(Boolean).join(" · ")));
   if (solution && solution.description) body.append(el("p", {}, solution.description));
   const failed = row.results.filter((r) => r.status !== "PASSED");
+  // columns of rates only where somebody said how much work a call is
+  const rates = [["tflops", "TFLOP/s"], ["gbs", "GB/s"]].filter(([key]) => row.results.some((r) => isNumber(r[key])));
   const lines = row.results.map((r) => el("tr", {},
     el("td", { class: "name" }, Object.entries(r.axes).map(([k, v]) => `${k}=${v}`).join(" ") || r.uuid),
     cell("status", readable(r.status), r.status === "PASSED" ? "good" : "bad"), cell("ms", ms(r.ms)), cell("interval", r.ms_interval ? range(r.ms_interval, ms) : "–"),
-    cell("reference ms", ms(r.ref)), cell("speedup", fixed(r.speedup)), cell("max abs error", isNumber(r.abs) ? r.abs.toExponential(1) : fixed(r.abs))));
-  body.append(el("h2", {}, "Workloads"), el("div", { class: "scroll" },
-    grid([["workload", "name"], ["status", ""], ["ms", "num"], ["interval", "num"], ["reference ms", "num"], ["speedup", "num"], ["max abs error", "num"]], lines)));
+    cell("reference ms", ms(r.ref)), cell("speedup", fixed(r.speedup)), ...rates.map(([key, label]) => cell(label, rate(r[key]))),
+    cell("max abs error", isNumber(r.abs) ? r.abs.toExponential(1) : fixed(r.abs))));
+  const labels = [["workload", "name"], ["status", ""], ["ms", "num"], ["interval", "num"], ["reference ms", "num"], ["speedup", "num"],
+    ...rates.map(([, label]) => [label, "num"]), ["max abs error", "num"]];
+  body.append(el("h2", {}, "Workloads"), el("div", { class: "scroll" }, grid(labels, lines)));
   if (failed.length) {
     body.append(el("h2", {}, "Errors"));
     for (const r of failed) body.append(el("details", { open: failed.length === 1 ? "" : null }, el("summary", {}, `${readable(r.status)} on ${r.uuid}`), el("pre", {}, r.message || "no log")));
@@ -172,6 +177,11 @@ function openDetail(row) {
   body.append(el("h2", {}, "Source"));
   for (const file of solution ? solution.sources : []) body.append(el("details", { open: solution.sources.length === 1 ? "" : null }, el("summary", {}, file.path), el("pre", {}, file.content)));
   if (!solution || !solution.sources.length) body.append(el("p", { class: "soft" }, "The source is not in this page."));
+  const measured = Object.entries(row.measured ?? {});
+  if (measured.length) {
+    const facts = measured.map(([k, v]) => el("tr", {}, el("td", { class: "soft" }, k.replaceAll("_", " ")), el("td", {}, v)));
+    body.append(el("h2", {}, "How it was measured"), el("table", { class: "facts-table" }, el("tbody", {}, ...facts)));
+  }
   byId("detail").showModal();
   body.scrollTop = 0;
 }
