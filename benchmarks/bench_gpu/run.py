@@ -28,14 +28,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--official", type=Path, required=True, help="folder with definitions/")
     parser.add_argument("--data", type=Path, required=True, help="the data set to make and fill")
-    parser.add_argument("--results", type=Path, help="copy workloads and traces here")
+    parser.add_argument("--results", type=Path, help="begin with the traces here, and copy all back at the end")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--limit-s", type=float, default=600.0)
     parser.add_argument("--unsafe", action="store_true")
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="only these definitions")
     args = parser.parse_args()
     started = time.monotonic()
+    if args.results and args.results.exists() and not args.data.exists():
+        shutil.copytree(args.results, args.data)  # go on from what was measured before
     data = make(args.official, args.data)
     for place in PLAN:
+        if args.only and place.split("/")[1] not in args.only:
+            continue
         spent = time.monotonic() - started
         if spent > args.limit_s:
             print(f"stopped after {spent:.0f} s before {place}; run again to continue")

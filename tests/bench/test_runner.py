@@ -364,3 +364,36 @@ def test_repeated_runs_agree_within_their_intervals(tmp_path: Path) -> None:
         runs.append(estimate(result.eventide.timing.samples_ms))
     pairs = list(combinations(runs, 2))
     assert sum(a.overlaps(b) for a, b in pairs) >= 0.8 * len(pairs)
+
+
+def test_several_devices_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # two threads with processes, pipes and arenas of their own, as with two GPUs
+    monkeypatch.setattr("eventide.bench.runner.run.find_devices", lambda names: ["cpu", "cpu"])
+    definitions, works, candidates = [], [], []
+    for number in range(4):
+        record = {**SCALE.model_dump(exclude_none=True), "name": f"scale_{number}"}
+        record["reference"] = f"def run(x, y):\n    return x * {number} + y\n"
+        of = Definition.model_validate(record)
+        definitions.append(of)
+        works.append(workload(of, uuid=f"w-{number}", n=256))
+        for wrong in (False, True):
+            body = f"def run(x, y, z):\n    z[:] = x * {number + wrong} + y\n"
+            candidates.append(solution(body, name=f"s_{number}_{wrong}", definition=of))
+    data = TraceSet(definitions, works, candidates).save(tmp_path / "data")
+    report = run_benchmark(data, command_line=QUICK, cache=tmp_path / "cache")
+    found = {t.solution: str(t.evaluation.status) for t in report.traces if t.evaluation}
+    expected = {True: "INCORRECT_NUMERICAL", False: "PASSED"}
+    assert found == {f"s_{n}_{wrong}": expected[wrong] for n in range(4) for wrong in (False, True)}
+    again = TraceSet.load(tmp_path / "data")
+    assert sum(len(again.traces[of.name]) for of in definitions) == 8
+
+
+@needs_compiler
+def test_a_compiler_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    source = """
+    template <int N, int M> struct F { static const long v = F<N - 1, M>::v + F<N - 1, M + 1>::v; };
+    template <int M> struct F<0, M> { static const long v = M; };
+    extern "C" int run() { return F<800, 0>::v > 0; }
+    """
+    result = measure(solution(source, language="cpp", file="k.cpp"), tmp_path, build_timeout_s=2.0)
+    assert str(result.status) == "COMPILE_ERROR" and "did not end within 2 s" in reason(result)

@@ -12,14 +12,19 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from eventide.bench import sandbox
+from eventide.bench.sandbox import procs
 from eventide.bench.schema import Solution
+
+_LOG_BYTES = 16_000
 
 
 class BuildError(Exception):
@@ -52,6 +57,7 @@ class BuildContext:
     method: sandbox.Method
     hide: tuple[str, ...] = ()
     timeout_s: float = 300.0
+    memory_bytes: int = 8 << 30
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -115,6 +121,32 @@ def _publish(fresh: Path, final: Path) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def _run_watched(command: list[str], context: BuildContext) -> tuple[int, str]:
+    """Exit status and messages of a confined compiler, ended when it takes too much time or memory."""
+    with tempfile.TemporaryFile() as messages:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=messages, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        deadline = time.monotonic() + context.timeout_s
+        problem = ""
+        while not problem:
+            try:
+                process.wait(timeout=0.05)
+                break
+            except subprocess.TimeoutExpired:
+                used = sum(procs.own_memory(pid) for pid in procs.descendants(process.pid))
+                if used > context.memory_bytes:
+                    problem = f"the compiler used more than {context.memory_bytes >> 20} MiB of memory"
+                elif time.monotonic() > deadline:
+                    problem = f"the compiler did not end within {context.timeout_s:g} s"
+        if problem:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise BuildError(problem)
+        messages.seek(0)
+        return process.returncode, messages.read(_LOG_BYTES).decode("utf-8", "replace")
+
+
 def compile_once(
     argv: list[str], output: Path, context: BuildContext, *, readable: tuple[str, ...] = (), gpu: bool = False
 ) -> None:
@@ -134,19 +166,9 @@ def compile_once(
             gpu=gpu,
         )
         command = sandbox.command([a.replace("{out}", str(target)) for a in argv], policy)
-        try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                timeout=context.timeout_s,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except subprocess.TimeoutExpired:
-            raise BuildError(f"the compiler did not end within {context.timeout_s:g} s") from None
-        log = (done.stderr + done.stdout).decode("utf-8", "replace")[:16_000]
-        if done.returncode != 0 or not target.exists():
-            raise BuildError(f"{Path(argv[0]).name} ended with status {done.returncode}", log)
+        status, log = _run_watched(command, context)
+        if status != 0 or not target.exists():
+            raise BuildError(f"{Path(argv[0]).name} ended with status {status}", log)
         part = output.with_name(f"{output.name}.{os.getpid()}.part")
         shutil.copyfile(target, part)
         part.chmod(0o755)

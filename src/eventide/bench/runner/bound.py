@@ -233,6 +233,7 @@ class BoundWorker:
 
     def changed_after(self, slot: int, seconds: float) -> bool:
         """Whether the outputs of `slot` change when the worker is left alone for a while: work done after returning."""
+        self.inspect(slot)  # a call that was not checked has left its outputs on the device
         before = self.copies(slot)
         self.worker.resume()
         time.sleep(seconds)

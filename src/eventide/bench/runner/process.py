@@ -11,24 +11,27 @@ A thread watches the memory of the whole process tree and drains what it prints.
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import os
 import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from eventide.bench import sandbox
+from eventide.bench.sandbox import procs
 from eventide.bench.worker.channel import Channel
 from eventide.errors import BenchError
 
 _KEEP_CHARS = 16_000
 _POLL_S = 0.02
-_HAS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # a kernel option
 
 
 class WorkerFailure(Exception):
@@ -112,7 +115,7 @@ class WorkerProcess:
             pids = self.descendants()
             if len(pids) > self.limits.num_processes:
                 self._end_with("RUNTIME_ERROR", f"had {len(pids)} processes, more than {self.limits.num_processes}")
-            used = sum(_own_memory(pid) for pid in pids) - self.shared_bytes
+            used = sum(procs.own_memory(pid) for pid in pids) - self.shared_bytes
             if used > self.limits.memory_bytes:
                 limit = self.limits.memory_bytes
                 self._end_with("RUNTIME_ERROR", f"used {used >> 20} MiB of memory, more than {limit >> 20} MiB")
@@ -132,18 +135,12 @@ class WorkerProcess:
 
     def descendants(self) -> list[int]:
         """Every process below the launcher."""
-        found: list[int] = []
-        todo = [self._process.pid]
-        while todo:
-            children = _children(todo.pop())
-            found += children
-            todo += children
-        return found
+        return procs.descendants(self._process.pid)
 
     def extra_processes(self) -> list[int]:
         """Processes beside the launcher, the namespace's init and the worker itself."""
         worker = self.worker_pid
-        expected = {worker, _parent(worker)}
+        expected = {worker, procs.parent(worker)}
         return [pid for pid in self.descendants() if pid not in expected]
 
     @property
@@ -152,9 +149,11 @@ class WorkerProcess:
         if not self._worker_pid:
             pid = self._process.pid
             depth = 0
-            while (children := _children(pid)) and depth < 2:
+            while (children := procs.children(pid)) and depth < 2:
                 pid, depth = children[0], depth + 1
-                if "eventide.bench.worker" in _cmdline(pid) and "sandbox.launch" not in _cmdline(pid):
+                if "eventide.bench.worker" in procs.command_line(pid) and "sandbox.launch" not in procs.command_line(
+                    pid
+                ):
                     self._worker_pid = pid
                     break
         return self._worker_pid
@@ -196,17 +195,12 @@ class WorkerProcess:
         self.send(message, fds)
         return self.receive(timeout_s)
 
-    def waited_ns(self) -> int:
-        """How long the worker's main thread has waited for a core so far; the kernel's account, 0 where it keeps none."""
-        fields = _read(f"/proc/{self.worker_pid}/schedstat").split()
-        return int(fields[1]) if len(fields) > 1 else 0
-
     def timed_go(self, message: dict[str, Any], timeout_s: float, *, stop: bool) -> tuple[int, int, dict[str, Any]]:
         """One go: nanoseconds by this process's clock, nanoseconds of them that the worker waited for a core, the reply.
 
         The order waits in the channel while the worker is stopped; with `stop` the worker is stopped again at once.
         """
-        before_ns = self.waited_ns()
+        before_ns = procs.waited_ns(self.worker_pid)
         self.send(message)
         start = time.perf_counter_ns()
         self.resume()
@@ -215,7 +209,7 @@ class WorkerProcess:
         if stop:
             self._signal(signal.SIGSTOP)
         # read before the worker wakes to stop, which is a wait of its own
-        waited_ns = self.waited_ns() - before_ns
+        waited_ns = procs.waited_ns(self.worker_pid) - before_ns
         if stop:
             self.stop()
         return wall_ns, min(waited_ns, wall_ns), reply
@@ -227,7 +221,7 @@ class WorkerProcess:
         self._signal(signal.SIGSTOP)
         self._stopped = True
         deadline = time.perf_counter() + 0.5
-        while _state(self.worker_pid) not in "TtZX" and time.perf_counter() < deadline:
+        while procs.state(self.worker_pid) not in "TtZX" and time.perf_counter() < deadline:
             pass
 
     def resume(self) -> None:
@@ -244,7 +238,18 @@ class WorkerProcess:
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
 
+    def _catch_up(self) -> None:
+        """Wait, not for long, until what the worker has printed so far has been read."""
+        pipe, deadline = self._process.stdout, time.monotonic() + 0.2
+        if pipe is None or pipe.closed:
+            return
+        waiting = array.array("i", [1])
+        while waiting[0] and time.monotonic() < deadline:
+            fcntl.ioctl(pipe.fileno(), termios.FIONREAD, waiting)
+            time.sleep(0.002)
+
     def _log(self, text: str) -> str:
+        self._catch_up()
         printed = self.printed.strip()
         return text + (f"\n--- printed ---\n{printed}" if printed else "")
 
@@ -286,48 +291,3 @@ class WorkerProcess:
             thread.join(timeout=2)
         if self._process.stdout is not None:
             self._process.stdout.close()
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def _cmdline(pid: int) -> str:
-    return _read(f"/proc/{pid}/cmdline")
-
-
-def _children(pid: int) -> list[int]:
-    if not _HAS_CHILDREN:
-        everyone = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        return [other for other in everyone if _parent(other) == pid]
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")  # a child belongs to the thread that made it
-    except OSError:
-        return []
-    return [int(p) for thread in threads for p in _read(f"/proc/{pid}/task/{thread}/children").split()]
-
-
-def _stat(pid: int) -> list[str]:
-    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-
-
-def _state(pid: int) -> str:
-    return (_stat(pid) or ["X"])[0]
-
-
-def _parent(pid: int) -> int:
-    fields = _stat(pid)
-    return int(fields[1]) if len(fields) > 1 else 0
-
-
-def _own_memory(pid: int) -> int:
-    """Resident bytes that are the process's own or shared memory; mapped files such as libraries do not count."""
-    total = 0
-    for line in _read(f"/proc/{pid}/status").splitlines():
-        if line.startswith(("RssAnon:", "RssShmem:")):
-            total += int(line.split()[1]) << 10
-    return total

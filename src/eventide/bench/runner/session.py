@@ -65,7 +65,8 @@ class Host:
         return self.device.startswith("cuda")
 
     def build_context(self, settings: Settings) -> BuildContext:
-        return BuildContext(self.cache, self.device, self.method, self.hidden, settings.build_timeout_s)
+        limits = (settings.build_timeout_s, settings.memory_bytes)
+        return BuildContext(self.cache, self.device, self.method, self.hidden, *limits)
 
     @property
     def hidden(self) -> tuple[str, ...]:

@@ -133,6 +133,7 @@ def _become(config: dict[str, Any]) -> None:
     seccomp.install(seccomp.base_rules(unix_sockets=config["unix_sockets"], memfd=config["memfd"]))
     os.chdir(config["writable"][0] if config["writable"] else "/tmp")
     argv = config["argv"]
+    sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)  # a new set of capabilities would have cleared it
     os.execve(argv[0], argv, config["env"])
 
 

@@ -109,14 +109,17 @@ class CudaSide:
     def go(self, message: dict[str, Any]) -> dict[str, Any]:
         """One call per slot, `repeat` rounds, between two events; replies with nanoseconds of device time."""
         slots: list[int] = message["slots"]
-        function = (lambda *_: None) if message.get("null") else self._function
+        null = bool(message.get("null"))
+        function = (lambda *_: None) if null else self._function
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         single = len(slots) * message["repeat"] == 1
         self._begin(slots, _PAUSE_CYCLES if single else _LONG_PAUSE_CYCLES, flush=bool(message["flush"]))
         start.record()
         for _ in range(message["repeat"]):
             for slot in slots:
-                self.results[slot] = function(*self._arguments[slot])
+                result = function(*self._arguments[slot])
+                if not null:
+                    self.results[slot] = result
         end.record()
         end.synchronize()
         self._early = {}
