@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from eventide.ir.expr import Sum, load, wrap
-from eventide.ir.nodes import Invariant, Plan, Span, Via
+from eventide.ir.nodes import Invariant, Plan, Span, Via, cell_var
 from eventide.models.config import ModelConfig
 from eventide.models.decoder import Limits, build_decoder
 from eventide.ops.declaration import Attr, Op, Operand, Tiling, full, tiled
@@ -22,11 +22,12 @@ LIMITS = Limits(max_tokens=9, max_rows=2, max_seqs=2, max_seq_len=8, page_size=4
 
 
 def config(layers: int = 2, **changes: Any) -> ModelConfig:
-    facts: dict[str, Any] = dict(
-        architecture="Qwen3ForCausalLM", hidden_size=16, intermediate_size=16, num_layers=layers, num_heads=4,
-        num_kv_heads=2, head_dim=4, vocab_size=24, rms_norm_eps=1e-6, rope_theta=1e4, rope_scaling=None, qkv_bias=False,
-        qk_norm=True, tie_word_embeddings=False, max_position_embeddings=64, dtype="float32",
-    )  # fmt: skip
+    facts: dict[str, Any] = {
+        "architecture": "Qwen3ForCausalLM", "hidden_size": 16, "intermediate_size": 16, "num_layers": layers,
+        "num_heads": 4, "num_kv_heads": 2, "head_dim": 4, "vocab_size": 24, "rms_norm_eps": 1e-6, "rope_theta": 1e4,
+        "rope_scaling": None, "qkv_bias": False, "qk_norm": True, "tie_word_embeddings": False,
+        "max_position_embeddings": 64, "dtype": "float32",
+    }  # fmt: skip
     return ModelConfig(**{**facts, **changes})
 
 
@@ -189,7 +190,7 @@ def experts(num_experts: int = 4, k: int = 2, max_tokens: int = 5, routed_here: 
     role = "scratch" if routed_here else "input"
     refs = {n: p.tensor(n, shape, "int32", role, inv) for n, (shape, inv) in tables.items()}
     topk, counts, perm, indptr = (refs[n] for n in ("topk", "counts", "perm", "indptr"))
-    ready = p.event("ready", (num_experts,), needed=counts[Sum(0) + _c0()])
+    ready = p.event("ready", (num_experts,), needed=counts[cell_var(0)])
     done = p.event("done", (t,), needed=k)
     if routed_here:
         p.call("test_route", name="route", x=x, topk=topk, experts=num_experts)
@@ -202,12 +203,6 @@ def experts(num_experts: int = 4, k: int = 2, max_tokens: int = 5, routed_here: 
     out = p.call("test_combine", name="combine", y=y, k=k, waits=lambda i: [done[i]])
     p.output(out, "out")
     return p
-
-
-def _c0():  # type: ignore[no-untyped-def]
-    from eventide.ir.nodes import cell_var
-
-    return cell_var(0)
 
 
 def plans(**options: Any) -> dict[str, Plan]:

@@ -80,7 +80,7 @@ def test_a_deadlock_is_told() -> None:
 def test_a_count_that_is_exceeded_is_told() -> None:
     plan = compile_plan(mlp(), SMALL_CPU)
     events = {**plan.events, "e.mid": replace(plan.events["e.mid"], needed=plan.events["e.mid"].needed - 1)}
-    with pytest.raises(PlanError, match="event 'e.mid', cell 0: 2 notifications came where 1 are needed"):
+    with pytest.raises(PlanError, match=r"event 'e\.mid', cell 0: 2 notifications came where 1 are needed"):
         run(replace(plan, events=events), {"num_tokens": 4}, Random(0))
 
 

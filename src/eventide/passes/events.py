@@ -220,4 +220,4 @@ def _factors(index: Expr) -> set[int]:
 def _share(extent: Expr, f: int, cell: Expr) -> Expr:
     """How many of `extent` coordinates fall in cell `cell` of coordinate // f."""
     n = as_int(extent)
-    return Sum(f) if n is not None and n % f == 0 else minimum(f, extent - cell * f)
+    return Sum(f) if f == 1 or (n is not None and n % f == 0) else minimum(f, extent - cell * f)
