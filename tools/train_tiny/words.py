@@ -1,4 +1,4 @@
-# ruff: noqa: E501, SIM905 (word lists are read as prose, not as literals)
+# ruff: noqa: SIM905 (word lists are read as prose, not as literals)
 # fmt: off
 """The lexicon: closed lists, so that a checkpoint of a few megabytes can know every word it meets, plus invented names.
 
