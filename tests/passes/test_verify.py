@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from eventide.errors import PlanError
-from eventide.ir.expr import Sum, Var, wrap
+from eventide.ir.expr import Sum, Var, minimum, wrap
 from eventide.ir.nodes import Access, Edge, EventTensor, Plan, Schedule, Segment, Span, TaskGrid, Tensor
 from eventide.passes.pipeline import compile_plan
 from eventide.passes.verify import VerifyReport, verify, verify_plan
@@ -92,6 +92,25 @@ def test_faults_in_words(broken: Callable[[Plan], Plan], words: list[str], size:
         words = words[1:]
     for w in words:
         assert w in str(e.value), str(e.value)
+
+
+FAR = [
+    ("wait", lambda p: change(p, "b", waits=(Edge("e.a", (Span.at(minimum(m, 70)),)),))),
+    ("count", lambda p: replace(p, events={"e.a": EventTensor("e.a", (Var("n"),), 1 + Var("n") // 90)})),
+    ("count of a cell", lambda p: replace(p, events={"e.a": EventTensor("e.a", (Var("n"),), minimum(1, 90 - Var("c0")))})),
+    ("region", lambda p: change(p, "a", accesses=(Access("y", "x", (Span(minimum(m * 4, 300), m * 4 + 4),), "write"),))),
+    ("extent", lambda p: change(p, "a", axes=(("m", minimum(Var("n"), 80)),))),
+    ("needs", lambda p: replace(change(p, "b", waits=()), requires=(Var("n") - 60,), symbols={"n": (60, 200)})),
+    ("range", lambda p: replace(change(p, "b", waits=()), symbols={"n": (97, 200)})),
+]
+
+
+@pytest.mark.parametrize(("what", "broken"), FAR, ids=[what for what, _ in FAR])
+def test_faults_that_only_large_steps_show(what: str, broken: Callable[[Plan], Plan]) -> None:
+    """Minima and thresholds do not move by periods, so the whole range is looked at."""
+    for exhaustive in (False, True):
+        with pytest.raises(PlanError):
+            verify(broken(copies(size=200)), exhaustive=exhaustive)
 
 
 @pytest.mark.parametrize("size", [5, 40])

@@ -126,7 +126,7 @@ class Verifier:
             if key in seen:
                 continue
             seen.add(key)
-            scope = Scope(plan, shapes=list(ev.shape), counts=[ev.needed])
+            scope = Scope(plan, shapes=list(ev.shape), counts=[ev.needed], cells=ev.shape)
             for g, e in by:
                 scope.add_grid(g).add_region(g, e.cells, ev.shape)
             for v in self.steps(scope):

@@ -44,7 +44,7 @@ from ...ir.expr import (
     walk,
     wrap,
 )  # fmt: skip
-from ...ir.nodes import Plan, Region, Span, TaskGrid
+from ...ir.nodes import Plan, Region, Span, TaskGrid, cell_var
 from ..sampling import mend
 
 PERIODS = 3
@@ -64,6 +64,7 @@ class Scope:
     shapes: list[Expr] = field(default_factory=list)
     ends: list[tuple[TaskGrid, Expr, Expr, Expr]] = field(default_factory=list)  # lo, hi, extent of the dimension
     counts: list[Expr] = field(default_factory=list)
+    cells: tuple[Expr, ...] = ()  # the shape of the event whose cells the counts are of
 
     def add_grid(self, grid: TaskGrid) -> Scope:
         self.axes += [(grid, a, e) for a, e in grid.axes]
@@ -111,7 +112,7 @@ class Scope:
 
         ends = {(g.name, lo.text, hi.text, n.text): (g, plain(g, lo), plain(g, hi), n) for g, lo, hi, n in self.ends}
         shapes = {e.text: e for e in self.shapes}
-        return Scope(plan, self.axes, list(shapes.values()), list(ends.values()), self.counts)
+        return Scope(plan, self.axes, list(shapes.values()), list(ends.values()), self.counts, self.cells)
 
     def _all(self) -> Iterator[Expr]:
         yield from (e for _, _, e in self.axes)
@@ -140,15 +141,16 @@ def symbol_values(scope: Scope, symbol: str, exhaustive: bool = False) -> Values
     smaller = {s for s in scope.symbols if symbol in _linked(scope, s)}
     for other in larger | smaller:
         tiles |= _tiles(scope, other)
-    period = None if exhaustive else _period(scope, {symbol} | larger | smaller, tiles)
+    free = not exhaustive and _plain_requirements(scope.plan, symbol)
+    period = None if not free else _period(scope, {symbol} | larger | smaller, tiles)
     # where one symbol ends inside the other's range, a third block cannot go
     blocks = PERIODS + bool(larger | smaller)
     beside = range(5) if smaller else BESIDE
-    top = hi if period is None else min(hi, max(blocks * period - 1, lo + 2))
+    top = hi if period is None else min(hi, max(blocks * period - 1, lo + period + 1))
     if _offset(scope, symbol):
         values = set(range(lo, top + 1))
     else:
-        values = {lo, top}
+        values = {lo, lo + 1, lo + 2, top}
         for t in tiles - {1} or {hi + 1}:
             values |= {k + d for k in range(0, top + 1, t) for d in beside}
         if tiles == {1} and period is None:
@@ -230,6 +232,17 @@ def _linked(scope: Scope, symbol: str) -> set[str]:
     return found - {symbol}
 
 
+def _plain_requirements(plan: Plan, symbol: str) -> bool:
+    """Whether what the plan requires of the symbol is that it be no larger, or no smaller, than another: then taking the
+    same from both, or less from the larger, keeps it."""
+    for e in plan.requires:
+        const, terms = linear(e)
+        plain = not const and len(terms) == 2 and sorted(terms.values()) == [-1, 1] and all(isinstance(a, Var) for a in terms)
+        if symbol in variables(e) and not plain:
+            return False
+    return True
+
+
 def _offset(scope: Scope, symbol: str) -> bool:
     """Whether a region or a cell that moves with the symbol starts elsewhere than at a tile."""
     own = {(g.name, a) for g, a, e in scope.axes if symbol in variables(e)}
@@ -284,7 +297,8 @@ def _moves(scope: Scope, still: dict[str, int]) -> bool:
                 return False
             _reaches(hi, still, {size})
         for e in scope.counts:
-            _polynomial(e)
+            places = {cell_var(d).name: _delta(n, still) for d, n in enumerate(scope.cells)}
+            _polynomial(e, {**still, **places})
     except _Irregular:
         return False
     return True
@@ -361,11 +375,13 @@ def _reaches(hi: Expr, still: dict[str, int], sizes: set[int]) -> None:
             raise _Irregular
 
 
-def _polynomial(e: Expr) -> None:
-    """Counts may multiply what moves, but not divide by it."""
-    for x in walk(e):
-        if isinstance(x, (FloorDiv, Mod)) and as_int(x.b) is None:
-            raise _Irregular
+def _polynomial(e: Expr, moved: dict[str, int]) -> None:
+    """Counts may multiply what moves; a minimum must keep its side, and quotients move by whole numbers."""
+    if isinstance(e, (FloorDiv, Mod, Min, Max)):
+        _delta(e, moved)
+        return
+    for x in e.children:
+        _polynomial(x, moved)
 
 
 def inside(plan: Plan, grid: TaskGrid, region: Region, shape: Iterable[Expr]) -> bool:
