@@ -82,7 +82,10 @@ def measure(
     data = TraceSet([definition], [work], [candidate])
     if root is not None:
         data = data.save(root)
-    report = run_benchmark(data, devices=["cpu"], command_line={**QUICK, **settings}, cache=cache)
+    method = settings.pop("sandbox_method", None)
+    report = run_benchmark(
+        data, devices=["cpu"], command_line={**QUICK, **settings}, cache=cache, sandbox_method=method
+    )
     assert not report.skipped, report.skipped
     [trace] = report.traces
     assert trace.evaluation is not None

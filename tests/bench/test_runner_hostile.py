@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eventide.bench import Evaluation
+from eventide.bench import Evaluation, sandbox
 
 from .runner_kit import HONEST, measure, reason, solution
 
@@ -135,7 +135,18 @@ def test_right_at_first_and_overwritten_later(tmp_path: Path) -> None:
     assert "after the call had returned" in reason(result) or str(result.status) == "INCORRECT_NUMERICAL"
 
 
-def test_looks_for_the_reference_on_disk(tmp_path: Path) -> None:
+METHODS = ["namespaces", "landlock"]
+
+
+def needs(method: sandbox.Method) -> None:
+    why = sandbox.available(method)
+    if why is not None:
+        pytest.skip(f"{method} does not work here: {why}")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_looks_for_the_reference_on_disk(tmp_path: Path, method: sandbox.Method) -> None:
+    needs(method)
     root = tmp_path / "data"
     result = attack(
         f"""
@@ -163,11 +174,14 @@ def test_looks_for_the_reference_on_disk(tmp_path: Path) -> None:
         """,
         tmp_path,
         root=root,
+        sandbox_method=method,
     )
     assert str(result.status) == "INCORRECT_NUMERICAL"
 
 
-def test_looks_for_the_expected_output_in_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_looks_for_the_expected_output_in_memory(tmp_path: Path, method: sandbox.Method) -> None:
+    needs(method)
     result = attack(
         """
         import gc, mmap, os, sys
@@ -198,6 +212,7 @@ def test_looks_for_the_expected_output_in_memory(tmp_path: Path) -> None:
             z[:] = 0 if found is None else found
         """,
         tmp_path,
+        sandbox_method=method,
     )
     assert str(result.status) == "INCORRECT_NUMERICAL"
 
@@ -419,7 +434,9 @@ def test_returns_a_lazy_array(tmp_path: Path) -> None:
     assert str(result.status) == "INCORRECT_DTYPE"
 
 
-def test_kills_everything_it_can_reach(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_kills_everything_it_can_reach(tmp_path: Path, method: sandbox.Method) -> None:
+    needs(method)
     result = attack(
         """
         import os, signal
@@ -432,6 +449,7 @@ def test_kills_everything_it_can_reach(tmp_path: Path) -> None:
                     pass
         """,
         tmp_path,
+        sandbox_method=method,
     )
     assert str(result.status) == "RUNTIME_ERROR" and "SIGKILL" in reason(result)
 

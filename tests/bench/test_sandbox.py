@@ -83,8 +83,7 @@ def test_what_a_confined_process_can_do(method: sandbox.Method, tmp_path: Path) 
     assert found["ptrace memory"] in ("FileNotFoundError", "PermissionError")
     assert found["memfd"] == "PermissionError"
     assert int(found["caps"][0], 16) == 0
-    if method == "namespaces":
-        assert found["signal outside"] == "ProcessLookupError"
+    assert found["signal outside"] == {"namespaces": "ProcessLookupError", "landlock": "PermissionError"}[method]
 
 
 @pytest.mark.parametrize("method", ["namespaces", "landlock", "none"])

@@ -130,7 +130,9 @@ def _limits(config: dict[str, Any]) -> None:
 
 def _become(config: dict[str, Any]) -> None:
     sc.drop_capabilities()
-    seccomp.install(seccomp.base_rules(unix_sockets=config["unix_sockets"], memfd=config["memfd"]))
+    only_pid = None if config["method"] == "namespaces" else os.getpid()  # exec keeps it
+    rules = seccomp.base_rules(unix_sockets=config["unix_sockets"], memfd=config["memfd"], only_pid=only_pid)
+    seccomp.install(rules)
     os.chdir(config["writable"][0] if config["writable"] else "/tmp")
     argv = config["argv"]
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)  # a new set of capabilities would have cleared it

@@ -67,7 +67,8 @@ _NUMBERS: dict[str, tuple[int, int]] = {
     "name_to_handle_at": (303, 264), "setsid": (112, 157), "setpgid": (109, 154),
     "sched_setscheduler": (144, 119), "sched_setattr": (314, 274), "setpriority": (141, 140),
     "shmget": (29, 194), "memfd_create": (319, 279), "mknod": (133, -1), "mknodat": (259, 33),
-    "mq_open": (240, 180),
+    "mq_open": (240, 180), "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131),
+    "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424),
 }  # fmt: skip
 _FORBIDDEN = [
     "ptrace",
@@ -126,13 +127,21 @@ _AF_UNIX, _AF_NETLINK = 1, 16
 _LOW32 = 0xFFFFFFFF
 
 
-def base_rules(*, unix_sockets: bool, memfd: bool) -> list[Rule]:
-    """The filter in force from the start. CUDA's driver wants Unix sockets and memory files of its own."""
+def base_rules(*, unix_sockets: bool, memfd: bool, only_pid: int | None = None) -> list[Rule]:
+    """The filter in force from the start. CUDA's driver wants Unix sockets and memory files of its own.
+
+    `only_pid` is for a process without a pid namespace: it may signal itself, and nobody else.
+    """
     rules: list[Rule] = [(name, None, fail(errno.EPERM)) for name in _FORBIDDEN]
     rules += [(name, None, fail(errno.ENOSYS)) for name in ("io_uring_setup", "io_uring_enter", "io_uring_register")]
     rules.append(("socket", Condition(0, _LOW32, _AF_UNIX), ALLOW if unix_sockets else fail(errno.EACCES)))
     rules.append(("socket", Condition(0, _LOW32, _AF_NETLINK), fail(errno.EACCES)))
     rules.append(("socket", None, KILL))
+    if only_pid is not None:
+        itself = Condition(0, _LOW32, only_pid)
+        rules += [("kill", itself, ALLOW), ("tgkill", itself, ALLOW)]
+        others = ("kill", "tgkill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal")
+        rules += [(name, None, fail(errno.EPERM)) for name in others]
     if not memfd:
         rules.append(("memfd_create", None, fail(errno.EPERM)))
     # glibc then falls back to clone, whose flags a filter can read
