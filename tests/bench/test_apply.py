@@ -388,6 +388,14 @@ def test_torch_compile(style: str, config: ApplyConfig) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torch_compile_with_a_resolver(config: ApplyConfig) -> None:
+    enable_apply(returning(), config)
+    wrapped = apply(lambda x, alpha: f"scale_h{x.shape[1]}")(lambda x, alpha: x * alpha)
+    compiled = torch.compile(lambda x: wrapped(x, 2.0) + 1, fullgraph=True, backend="aot_eager")
+    assert (compiled(tensor()) == 1003).all() and (compiled(tensor(4, 9)) == 3).all()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_fallback_may_return_its_argument(config: ApplyConfig) -> None:
     wrapped = Applier(returning(), config).wrap("scale_h8", lambda x, alpha: x)
     compiled = torch.compile(lambda x: wrapped(x, 2.0) + 1, fullgraph=True, backend="aot_eager")

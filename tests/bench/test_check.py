@@ -139,7 +139,7 @@ T = "traces/ada/elementwise/scale_h8.jsonl"
         (W, [changed(BARE, "workload.axes.hidden", 9)], "error", "workload.axes.hidden", "is 8 in the definition"),
         (W, [changed(BARE, "workload.inputs.zz", {"type": "random"})], "error", "workload.inputs.zz", "no such input"),
         (W, [changed(BARE, "workload.inputs.alpha", {"type": "random"})], "error", "workload.inputs.alpha", "a scalar"),
-        (W, [changed(BARE, "workload.inputs.alpha", DELETE)], "error", "workload.inputs", "needs the input 'alpha'"),
+        (W, [changed(BARE, "workload.inputs.alpha", DELETE)], "warning", "workload.inputs", "needs the input 'alpha'"),
         (W, [changed(BARE, "workload.inputs.x", DELETE)], "warning", "workload.inputs", "needs the input 'x'"),
         (W, [changed(BARE, "workload.inputs.x", {"type": "scalar", "value": 1})], "error", "workload.inputs.x",
          "is a tensor"),

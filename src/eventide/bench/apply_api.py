@@ -97,12 +97,16 @@ class Applier:
         """`fallback` with the solutions of the definition that `resolver` names for each call in front."""
         known: dict[str, Kernel] = {}
 
+        # torch.compile cannot make an operator while it traces, so all that the resolver may name are made ahead
+        ahead = "torch" in sys.modules
+        if ahead:
+            known |= {n: self.wrap(n, fallback) for n in self.data.definitions if len(self.data.solutions[n])}
+
         @functools.wraps(fallback)
         def call(*args: Any, **kwargs: Any) -> Any:
-            name = resolver(*args, **kwargs)
-            found = known.get(name)
+            found = known.get(name := resolver(*args, **kwargs))
             if found is None:
-                found = known[name] = self.wrap(name, fallback)
+                found = fallback if ahead else known.setdefault(name, self.wrap(name, fallback))
             return found(*args, **kwargs)
 
         return call  # type: ignore[return-value]

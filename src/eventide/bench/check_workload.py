@@ -35,7 +35,7 @@ def check_workload(definition: Definition, workload: Workload, root: Path | None
             yield f"axes.{axis}", "the definition has no such axis", "error"
     for name in definition.inputs:
         if name not in workload.inputs and not definition.is_optional(name):
-            yield "inputs", f"needs the input {name!r}", "warning" if definition.inputs[name].shape else "error"
+            yield "inputs", f"needs the input {name!r}", "warning"
     shapes = dict(zip(definition.inputs, definition.get_input_shapes(workload.axes))) if axes_fit else {}
     scalars: dict[str, Any] = {}
     for name, spec in workload.inputs.items():
