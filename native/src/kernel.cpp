@@ -9,6 +9,9 @@
 #include <pthread.h>
 #include <sched.h>
 #endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
 
 namespace ev {
 namespace {
@@ -113,6 +116,9 @@ Kernel::Kernel(Plan plan, const std::vector<const OpEntry*>& entries, Options op
     me.slots.resize(plan_.num_slots);
     me.shares.resize(plan_.segments.size());
   }
+#if defined(__unix__) || defined(__APPLE__)
+  process_ = getpid();
+#endif
   for (int w = 1; w < plan_.num_workers; ++w) {
     workers_[w]->thread = std::thread([this, w] { thread_main(w); });
     if (options_.pin) pin_to(workers_[w]->thread, w);
@@ -120,6 +126,13 @@ Kernel::Kernel(Plan plan, const std::vector<const OpEntry*>& entries, Options op
 }
 
 Kernel::~Kernel() {
+#if defined(__unix__) || defined(__APPLE__)
+  if (getpid() != process_) {  // a forked child has this object but not its threads
+    for (auto& w : workers_)
+      if (w->thread.joinable()) w->thread.detach();
+    return;
+  }
+#endif
   quit_.store(true);
   waiting_.wake_all();
   for (auto& w : workers_)
@@ -145,6 +158,9 @@ void Kernel::thread_main(int w) {
 int64_t Kernel::run(const Launch& launch) {
   std::unique_lock<std::mutex> lock(running_, std::try_to_lock);
   if (!lock.owns_lock()) throw Fault("this kernel is running already, in another thread");
+#if defined(__unix__) || defined(__APPLE__)
+  if (getpid() != process_) throw Fault("this kernel's workers live in the process that made it; make kernels after forking");
+#endif
   launch_ = &launch;
   stop_requested_.store(false);
   interrupted_.store(false);
@@ -209,7 +225,8 @@ bool Kernel::finished(const Launch& l, int64_t k) {
 void Kernel::begin_step(const Launch& l, int64_t k) {
   const int64_t* symbols = l.symbols + k * plan_.num_symbols;
   const int64_t* pointers = l.pointers + k * static_cast<int64_t>(plan_.io.size());
-  const bool changed = version_ == 0 || std::memcmp(symbols, slots_.data(), sizeof(int64_t) * plan_.num_symbols) != 0;
+  const bool changed = !ready_ || std::memcmp(symbols, slots_.data(), sizeof(int64_t) * plan_.num_symbols) != 0;
+  ready_ = false;  // until everything below has been done for these symbols
   std::vector<int> tables;
   for (size_t i = 0; i < plan_.io.size(); ++i) {
     const int t = plan_.io[i];
@@ -235,6 +252,7 @@ void Kernel::begin_step(const Launch& l, int64_t k) {
   clear_cells_ = bank_used_[parity_ ^ 1];
   bank_used_[parity_ ^ 1] = 0;
   bank_used_[parity_] = step_cells_;
+  ready_ = true;
 }
 
 void Kernel::set_symbols(const int64_t* symbols) {

@@ -182,6 +182,8 @@ class Kernel {
   std::vector<int64_t> slots_;           // the step's symbols and step slots
   bool events_read_tables_ = false;
   uint64_t version_ = 0;                 // of the symbols
+  bool ready_ = false;                   // whether the last begin_step went through
+  int64_t process_ = 0;
   Waiting waiting_;
   std::vector<std::unique_ptr<Worker>> workers_;
 

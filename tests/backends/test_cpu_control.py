@@ -101,6 +101,23 @@ def test_threads_end_with_their_kernel() -> None:
     assert threads() == before
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_neither_runs_nor_hangs() -> None:
+    kernel, loop = kernel_and_loop()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            loop(1)
+        except PlanError as e:
+            code = 0 if "make kernels after forking" in str(e) else 2
+        del loop, kernel
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    loop(1)
+
+
 def test_more_workers_than_cores_and_pinned_ones() -> None:
     c = d.config(num_layers=1)
     steps = d.mixed_steps(4, 4)

@@ -9,6 +9,7 @@ from eventide import _native
 from eventide.backends.cpu import Stop
 from eventide.backends.policies import Adversarial, Random
 from eventide.engine.steps import Chunk, Sampling, make_step
+from eventide.errors import ProgramError
 
 from . import decoders as d
 
@@ -84,6 +85,19 @@ def test_a_thousand_launches_of_mixed_shapes_without_a_reset() -> None:
     second = d.cpu_kernel(other, weights, d.prompts(c), poison=True).run(steps)
     for a, b in zip(first, second, strict=True):
         d.same_bits(a, b)
+
+
+def test_a_refused_step_leaves_nothing_behind() -> None:
+    c = d.config(num_layers=1)
+    plan = d.plan_of(c)
+    weights = d.random_weights(plan, c)
+    kernel, fresh = (d.cpu_kernel(plan, weights, d.prompts(c), check_counts=True) for _ in range(2))
+    first, second = d.mixed_steps(8, 2)
+    kernel.run([first])
+    broken = type(second)(second.symbols, {**second.inputs, "slot": second.inputs["slot"] + 10**6})
+    with pytest.raises(ProgramError, match="run-time table 'slot' breaks its invariant 'within'"):
+        kernel.run([broken])
+    d.same_bits(kernel.run([second])[0], fresh.run([first, second])[1])
 
 
 def decode_inputs(
