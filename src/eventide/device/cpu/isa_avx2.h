@@ -26,6 +26,12 @@ inline void multiply_wide(U a, uint32_t m, U& high, U& low) {
   high = reinterpret_cast<U>(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa));
 }
 
+// the elements of a and b, one after the other, at even and at odd places
+inline void split(F a, F b, F& even, F& odd) {
+  auto in_order = [](F x) { return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xd8)); };
+  even = in_order(_mm256_shuffle_ps(a, b, 0x88)), odd = in_order(_mm256_shuffle_ps(a, b, 0xdd));
+}
+
 // halves joined until one lane is left
 inline float sum(F x) {
   __m128 v = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));

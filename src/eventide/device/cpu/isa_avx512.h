@@ -37,6 +37,13 @@ inline H load_first(const bf16* p, int64_t n) { return reinterpret_cast<H>(_mm25
 inline void store_first(float* p, F x, int64_t n) { _mm512_mask_storeu_ps(p, first(n), x); }
 inline void store_first(bf16* p, H x, int64_t n) { _mm256_mask_storeu_epi16(p, first(n), reinterpret_cast<__m256i>(x)); }
 
+// the elements of a and b, one after the other, at even and at odd places
+inline void split(F a, F b, F& even, F& odd) {
+  const __m512i places = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  even = _mm512_permutex2var_ps(a, places, b);
+  odd = _mm512_permutex2var_ps(a, _mm512_add_epi32(places, _mm512_set1_epi32(1)), b);
+}
+
 // halves joined until one lane is left
 inline float sum(F x) { return _mm512_reduce_add_ps(x); }
 inline float largest(F x) { return _mm512_reduce_max_ps(x); }

@@ -20,6 +20,9 @@ inline void multiply_wide(U a, uint32_t m, U& high, U& low) {
   low = a * m;
 }
 
+// the elements of a and b, one after the other, at even and at odd places
+inline void split(F a, F b, F& even, F& odd) { even = F{a[0], a[2], b[0], b[2]}, odd = F{a[1], a[3], b[1], b[3]}; }
+
 // in a fixed order
 inline float sum(F x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 inline float largest(F x) {

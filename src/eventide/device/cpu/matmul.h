@@ -41,14 +41,17 @@ struct Pairs {
   static constexpr int step = 2, lane_bytes = 4;
   template <int T, int V>
   static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x) {
-    F even[V], odd[V];
-    EV_UNROLL for (int v = 0; v < V; v++) {
-      U pair = load_bytes<U>(static_cast<const uint32_t*>(w) + v * L);
-      even[v] = floats(pair << 16), odd[v] = floats(pair & 0xffff0000u);
-    }
-    EV_UNROLL for (int t = 0; t < T; t++) {
-      F b0 = splat(x[t * kBlock]), b1 = splat(x[t * kBlock + 1]);
-      EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = fma(odd[v], b1, fma(even[v], b0, acc[t][v]));
+    // first the even k of all tokens, then the odd ones: half the registers
+    EV_UNROLL for (int odd = 0; odd < 2; odd++) {
+      F row[V];
+      EV_UNROLL for (int v = 0; v < V; v++) {
+        U pair = load_bytes<U>(static_cast<const uint32_t*>(w) + v * L);
+        row[v] = floats(odd ? pair & 0xffff0000u : pair << 16);
+      }
+      EV_UNROLL for (int t = 0; t < T; t++) {
+        F b = splat(x[t * kBlock + odd]);
+        EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = fma(row[v], b, acc[t][v]);
+      }
     }
   }
 };

@@ -81,9 +81,11 @@ inline void linear_epilogue(const linear_args& a, float* sums, int64_t row, int6
     });
   const int64_t cols = a.y.shape[1];
   if (a.activation == linear_activation::silu_mul) {
-    float gate[kRows / 2], up[kRows / 2];
-    for (int i = 0; i < kRows / 2; i++) gate[i] = sums[2 * i], up[i] = sums[2 * i + 1];
-    for (int i = 0; i < kRows / 2; i += L) store(sums + i, silu(load(gate + i)) * load(up + i));
+    EV_UNROLL for (int i = 0; i < kRows / 2; i += L) {
+      F gate, up;
+      split(load(sums + 2 * i), load(sums + 2 * i + L), gate, up);
+      store(sums + i, silu(gate) * up);
+    }
     n0 /= 2, n /= 2;
   }
   if (a.residual)
