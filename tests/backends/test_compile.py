@@ -68,6 +68,16 @@ def test_bfloat16_and_dlpack() -> None:
     np.testing.assert_allclose(single(**floats), expected(a), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.gpu
+def test_a_program_is_a_function_on_a_gpu() -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
+    kernel = eventide.compile(mlp("bfloat16"), "cuda")
+    a = arrays(ml_dtypes.bfloat16)
+    np.testing.assert_allclose(kernel(**a).astype(np.float32), expected(a), rtol=0.05, atol=0.05)
+
+
 def test_states_stay_from_call_to_call() -> None:
     p = Program("append")
     t = p.symbol("num_tokens", 1, 8)
