@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import DeviceError, MissingDependencyError, OutOfMemoryError
+from ...errors import DeviceError, EventideError, MissingDependencyError, OutOfMemoryError
 
 CAPABILITY = (9, 0)
+Array = np.ndarray[Any, np.dtype[Any]]
+# after one of these nothing of the context can be used again
+_LOST = ("ILLEGAL", "LAUNCH_FAILED", "LAUNCH_TIMEOUT", "MISALIGNED", "INVALID_PC", "ASSERT", "HARDWARE", "ECC", "IS_DESTROYED")
 
 
 def _driver() -> Any:
@@ -27,7 +30,16 @@ class Device:
 
     def __init__(self, ordinal: int = 0) -> None:
         self.cu = _driver()
-        self.call(self.cu.cuInit, 0, doing="initialising the CUDA driver")
+        try:
+            self.call(self.cu.cuInit, 0, doing="initialising the CUDA driver")
+        except EventideError as e:
+            raise DeviceError(f"no GPU can be used: {e}; use device='cpu'") from None
+        except Exception as e:
+            # the bindings look for the driver's library at their first call
+            raise DeviceError(
+                f"no GPU can be used: the NVIDIA driver's library was not found ({type(e).__name__}); install a driver for "
+                "CUDA 13, or use device='cpu'"
+            ) from None
         count = self.call(self.cu.cuDeviceGetCount, doing="counting GPUs")
         if ordinal >= count:
             raise DeviceError(f"GPU {ordinal} was asked for, but the driver reports {count} GPUs")
@@ -57,6 +69,11 @@ class Device:
                 raise OutOfMemoryError(f"the GPU is out of memory while {what} ({text})")
             if "NO_BINARY" in text or "UNSUPPORTED_PTX" in text or "INVALID_IMAGE" in text:
                 raise DeviceError(f"the GPU driver can't load the compiled code ({text}); it is older than the compiler: update it")
+            if any(word in text for word in _LOST):
+                raise DeviceError(
+                    f"the GPU reported {text} while {what}: its context is lost, and this process can't use the GPU again; "
+                    "start another one, or go on with device='cpu'"
+                )
             raise DeviceError(f"the GPU reported {text} while {what}")
         return rest[0] if len(rest) == 1 else rest or None
 
@@ -75,28 +92,55 @@ class Device:
         return int(self.call(self.cu.cuMemAlloc, max(nbytes, 16), doing=f"allocating {what}"))
 
     def free(self, address: int) -> None:
-        self.call(self.cu.cuMemFree, address)
+        self.call(self.cu.cuMemFree, address, doing="freeing memory")
+
+    def enter(self) -> None:
+        """Makes the context that of this thread, which may not be the one that made it."""
+        self.call(self.cu.cuCtxSetCurrent, self.context, doing="entering the CUDA context")
 
     def fill(self, address: int, byte: int, nbytes: int) -> None:
         self.call(self.cu.cuMemsetD8Async, address, byte, nbytes, self.stream)
 
-    def upload(self, address: int, array: np.ndarray) -> None:
+    def upload(self, address: int, array: Array) -> None:
+        """From pageable memory, which the driver has read when this returns; later work of the stream sees the copy."""
         a = np.ascontiguousarray(array)
         if a.nbytes:
-            self.call(self.cu.cuMemcpyHtoD, address, a.ctypes.data, a.nbytes, doing="copying to the GPU")
+            self.call(self.cu.cuMemcpyHtoDAsync, address, a.ctypes.data, a.nbytes, self.stream, doing="copying to the GPU")
 
-    def download(self, address: int, out: np.ndarray) -> None:
+    def download(self, address: int, out: Array) -> None:
+        """After all work of the stream."""
         if out.nbytes:
-            self.call(self.cu.cuMemcpyDtoH, out.ctypes.data, address, out.nbytes, doing="copying from the GPU")
+            self.call(self.cu.cuMemcpyDtoHAsync, out.ctypes.data, address, out.nbytes, self.stream, doing="copying from the GPU")
+            self.synchronize()
 
-    def host_memory(self, nbytes: int) -> np.ndarray:
+    def host_memory(self, nbytes: int) -> Array:
         """Page-locked memory that kernels reach at the same address: uint8 [nbytes]."""
         address = int(self.call(self.cu.cuMemHostAlloc, nbytes, 1 | 2, doing="allocating page-locked memory"))
         return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
 
-    def function(self, cubin: bytes, name: str) -> Any:
+    def free_host_memory(self, array: Array) -> None:
+        self.call(self.cu.cuMemFreeHost, array.ctypes.data, doing="freeing page-locked memory")
+
+    def event(self) -> Any:
+        return self.call(self.cu.cuEventCreate, 0, doing="creating an event")
+
+    def record(self, event: Any) -> None:
+        self.call(self.cu.cuEventRecord, event, self.stream, doing="recording an event")
+
+    def milliseconds(self, begin: Any, end: Any) -> float:
+        """Between two events that have passed."""
+        return float(self.call(self.cu.cuEventElapsedTime, begin, end, doing="reading a clock"))
+
+    def load(self, cubin: bytes, name: str) -> tuple[Any, Any]:
+        """(module, its function of that name)."""
         module = self.call(self.cu.cuModuleLoadData, cubin, doing="loading compiled code")
-        return self.call(self.cu.cuModuleGetFunction, module, name.encode())
+        return module, self.call(self.cu.cuModuleGetFunction, module, name.encode())
+
+    def function(self, cubin: bytes, name: str) -> Any:
+        return self.load(cubin, name)[1]
+
+    def unload(self, module: Any) -> None:
+        self.call(self.cu.cuModuleUnload, module, doing="unloading code")
 
     def shared_memory(self, function: Any, nbytes: int) -> None:
         attr = self.cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES

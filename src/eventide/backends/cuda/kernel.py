@@ -1,110 +1,127 @@
-"""A plan on a GPU: its memory, its weights, and launches of many steps.
+"""A plan on a GPU: launches of many steps in one cooperative kernel.
 
-    kernel = CudaKernel(plan)                      generates, compiles (or takes from the cache), allocates
-    kernel.bind_weight("layers.0.qkv_proj", array) copied in pieces and repacked on the GPU
-    kernel.run([step, step, ...])                  one cooperative launch; the outputs of every step
+    kernel = CudaKernel(plan)                             generates, compiles (or takes from the cache), allocates
+    kernel.bind_weights("layers.0.qkv_proj", array)       copied in pieces and repacked on the GPU
+    kernel.run([step, step, ...])                         one launch; the outputs of every step
+    other = CudaKernel(plan_b, memory=kernel.memory)      a second plan over the same weights and states
 
-`run` may be given `on_step`, called for every finished step while the kernel goes on; if it returns True the kernel ends
-after the step it is in. A stuck wait ends the launch with StuckError, which says what was waited for.
+    loop = kernel.run_loop(symbols, inputs, 64, stacked={"pos", "row_pos"}, keep={"next_token"},
+                           stop=Stop("next_token", [[eos]]), on_progress=lambda done, outputs: ...)
+
+While a kernel runs the host reads how many steps are done and their small outputs; a stop rule, a callback that returns
+True, or Ctrl-C ends the launch after the step that it is in, or one later. A stuck wait ends it with StuckError, which
+says what was waited for, and leaves the kernel usable. Outputs larger than `layout.SMALL_OUTPUT` (logits) stay on the GPU
+and are those of the last step.
 """
 
 from __future__ import annotations
 
-import ctypes
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from ...dtypes import itemsize, to_numpy
-from ...errors import DeviceError, ProgramError, StuckError, TensorError
+from ...dtypes import to_numpy
+from ...errors import DeviceError, EventideError, ProgramError, StuckError, TensorError
 from ...ir.expr import evaluate
-from ...ir.nodes import Plan, Tensor
-from ...ir.tables import check
-from .codegen import DEVICE, Config, generate
+from ...ir.nodes import Plan
+from ..base import Array, OnStep, Outputs, StepLike, shape_of, tensor_of
+from ..cpu import Loop, Stop
+from .codegen import Config
 from .driver import Device
-from .layout import max_value_const, nbytes, pad_k, packed_bytes
-from .nvrtc import compile_source
+from .fit import compile_plan_source
+from .launch import HostBuffer, LaunchBlock, Packer
+from .layout import nbytes, packed_bytes
+from .memory import CudaMemory, require_room
+
+__all__ = ["THREADS", "CudaKernel", "packed_bytes"]
 
 THREADS = 384  # as in device/cuda/runtime.cuh
-UPLOAD_BYTES = 64 << 20
 STUCK = {1: "an event", 2: "the other workers to end the step", 3: "the ring", 4: "the host"}
-
-
-class StepLike(Protocol):
-    @property
-    def symbols(self) -> Mapping[str, int]: ...
-    @property
-    def inputs(self) -> Mapping[str, np.ndarray]: ...
-
-
-class _Launch(ctypes.Structure):
-    """`ev::Launch` of device/cuda/runtime.cuh, field by field."""
-
-    _fields_ = [
-        *((n, ctypes.c_uint64) for n in (
-            "args", "symbols", "inputs", "outputs", "counters", "barrier", "stop", "status", "host_stop",
-            "host_progress", "trace",
-        )),
-        ("input_stride", ctypes.c_int64), ("output_stride", ctypes.c_int64), ("spin_limit", ctypes.c_uint64),
-        ("barrier_base", ctypes.c_uint32), ("first_step", ctypes.c_uint32),
-        *((n, ctypes.c_int32) for n in ("num_segments", "num_steps", "first_segment", "last_segment")),
-    ]  # fmt: skip
+_POLL_S = 2e-5  # between looks at a running launch
+_Progress = Callable[[int], bool]  # steps done -> whether to end the launch
 
 
 class CudaKernel:
-    """A compiled plan with its buffers on one GPU. Outputs are read after `run`; states live on between runs."""
+    """A compiled plan with its buffers on one GPU. One launch at a time; `stop` may be called from any thread.
 
-    def __init__(self, plan: Plan, config: Config | None = None, device: Device | None = None, spin_limit_s: float = 2.0) -> None:
+    config: shared memory by hand (None: what fits, see `fit`). memory: weights and states to share. spin_limit_s: how long
+    a wait may last before the launch is given up. Other options are fields of `Config`: delay_ns, trace.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        config: Config | None = None,
+        device: Device | None = None,
+        spin_limit_s: float = 2.0,
+        *,
+        memory: CudaMemory | None = None,
+        **options: int,
+    ) -> None:
         if plan.schedule is None:
             raise ProgramError(f"plan '{plan.name}' has no schedule")
         self.plan = plan
-        self.source = generate(plan, config)
-        self.binary = compile_source(self.source.text)
-        self.device = device or Device()
+        self.device = d = memory.device if memory else device or Device()
         self.workers = plan.schedule.num_workers
-        if self.workers > self.device.num_sms:
-            raise DeviceError(f"the plan has {self.workers} workers, but {self.device.name} has {self.device.num_sms} multiprocessors")
-        d, layout = self.device, self.source.layout
-        self.function = d.function(self.binary.cubin, "eventide_kernel")
-        d.shared_memory(self.function, self.source.config.shared_bytes)
-        pack = compile_source((DEVICE / "pack.cuh").read_text())
-        self.pack = d.function(pack.cubin, "pack_panel8")
-        self.spin_limit_ns = int(spin_limit_s * 1e9)
-        self.addresses = self._allocate()
-        self.counter_bytes = 2 * layout.num_cells * 128
-        self.counters = d.allocate(self.counter_bytes + 512, "event counters")
-        self.small = d.host_memory(256)  # host_stop, host_progress
-        self.words = self.small.view(np.uint32)
-        self.arguments = self._upload_arguments()
-        self.bound: set[str] = set()
+        if self.workers > d.num_sms:
+            raise DeviceError(f"plan '{plan.name}' has {self.workers} workers, but {d.name} has {d.num_sms} multiprocessors")
+        d.enter()
+        self.source, self.binary = compile_plan_source(plan, config, **options)
+        self.memory = memory or CudaMemory(d)
+        self.packer = Packer(plan, self.source.layout)
+        self.counter_bytes = 2 * self.source.layout.num_cells * 128
         self.trace_bytes = self.workers * self.source.config.trace * 48
-        self.trace_address = d.allocate(self.trace_bytes, "the timeline") if self.trace_bytes else 0
+        self._own: list[int] = []
+        self._module, self.function = d.load(self.binary.cubin, "eventide_kernel")
+        d.shared_memory(self.function, self.source.config.shared_bytes)
+        self.spin_limit_ns = int(spin_limit_s * 1e9)
+        sizes = self._sizes()
+        require_room(d, f"plan '{plan.name}'", sum(sizes.values()) + self.memory.missing_bytes(plan))
+        self.addresses = self._allocate(sizes)
+        self.arguments = self._upload_arguments()
+        self.words = d.host_memory(256).view(np.uint32)  # [0]: the host's wish to stop, [1]: steps done
+        self._outputs, self._events = HostBuffer(d), (d.event(), d.event())
+        self._inputs, self._input_room = 0, 0
+        self._states: dict[str, Array] = {}
+        self.states: Mapping[str, Array] = _States(self)
         self.clear()
 
     # -- memory
 
-    def _allocate(self) -> dict[str, int]:
-        plan, d = self.plan, self.device
-        arena = d.allocate(plan.arena_bytes, "scratch tensors")
-        out = {}
+    def _sizes(self) -> dict[str, int]:
+        """Bytes of what this kernel has alone."""
+        plan, sizes = self.plan, {"": max(self.plan.arena_bytes, 16), "counters": self.counter_bytes + 512}
         for t in plan.tensors.values():
-            if t.role == "scratch":
-                out[t.name] = arena + plan.offsets[t.name] if t.name in plan.offsets else d.allocate(nbytes(plan, t), f"tensor '{t.name}'")
-            elif t.role == "weight":
-                out[t.name] = d.allocate(packed_bytes(t), f"weight '{t.name}'")
-            elif t.role == "state" or (t.role == "output" and t.name not in self.source.layout.output_offsets):
-                out[t.name] = d.allocate(nbytes(plan, t), f"tensor '{t.name}'")
-                d.fill(out[t.name], 0, nbytes(plan, t))
-        self.arena = arena
-        return out
+            large = t.role == "output" and t.name not in self.source.layout.output_offsets
+            if large or (t.role == "scratch" and t.name not in plan.offsets):
+                sizes[f"tensor {t.name}"] = nbytes(plan, t)
+        if self.trace_bytes:
+            sizes["trace"] = self.trace_bytes
+        return sizes
+
+    def _allocate(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        found = self.memory.reserve(self.plan)
+        own = {}
+        for what, size in sizes.items():
+            own[what] = self.device.allocate(size, what or "scratch tensors")
+            self._own.append(own[what])
+            self.device.fill(own[what], 0, size)
+        self.arena, self.counters, self.trace_address = own[""], own["counters"], own.get("trace", 0)
+        for t in self.plan.tensors.values():
+            if f"tensor {t.name}" in own:
+                found[t.name] = own[f"tensor {t.name}"]
+            elif t.name in self.plan.offsets:
+                found[t.name] = self.arena + self.plan.offsets[t.name]
+        return found
 
     def _upload_arguments(self) -> int:
         table = np.zeros((len(self.source.segments), self.source.stride), np.uint64)
         for row, arguments in zip(table, self.source.segments):
             row[: len(arguments)] = [self._argument(a.kind, a.value) for a in arguments]
         address = self.device.allocate(table.nbytes, "task arguments")
+        self._own.append(address)
         self.device.upload(address, table)
         return address
 
@@ -115,65 +132,89 @@ class CudaKernel:
         name = str(value)
         if kind == "event":
             return layout.event_base[name]
-        for offsets in (layout.input_offsets, layout.output_offsets, self.addresses):
+        for offsets in (layout.input_offsets, layout.output_offsets):
             if name in offsets:
                 return offsets[name]
-        raise ProgramError(f"tensor '{name}' of plan '{self.plan.name}' has no memory")
+        return self.addresses[name]
+
+    def close(self) -> None:
+        """Frees what this kernel has alone; `memory.close()` frees weights and states."""
+        if not self._own:
+            return
+        self.device.enter()
+        for address in [*self._own, *([self._inputs] if self._inputs else [])]:
+            self.device.free(address)
+        self._outputs.close()
+        self.device.free_host_memory(self.words)
+        self.device.unload(self._module)
+        self._own.clear()
 
     def clear(self) -> None:
-        """Resets all counters: at the start, and after a launch that was aborted."""
+        """Counters, barrier and flags as before the first launch; also after a launch that was given up."""
         self.device.fill(self.counters, 0, self.counter_bytes + 512)
         self.device.synchronize()
         self.steps_run = 0
+        self.words[:] = 0
 
     def poison(self) -> None:
-        """Fills scratch memory with NaN (a test aid)."""
-        self.device.fill(self.arena, 0xFF, max(self.plan.arena_bytes, 16))
-        self.device.synchronize()
+        """Fills scratch tensors and large outputs with 0xFF (NaN): a test aid, for reads of what nobody wrote."""
+        for t in self.plan.tensors.values():
+            if t.role == "scratch" or (t.role == "output" and t.name in self.addresses):
+                self.device.fill(self.addresses[t.name], 0xFF, nbytes(self.plan, t))
 
-    def _tensor(self, name: str, roles: tuple[str, ...]) -> Tensor:
-        t = self.plan.tensors.get(name)
-        if t is None or t.role not in roles:
-            raise ProgramError(f"plan '{self.plan.name}' has no {' or '.join(roles)} named '{name}'")
-        return t
+    # -- weights and states
 
-    def bind_weight(self, name: str, array: np.ndarray) -> None:
-        """Copies a weight [n, k] (or any shape, if plain) to the GPU in the layout that the plan asks for."""
-        t = self._tensor(name, ("weight",))
-        shape = tuple(max_value_const(e) for e in t.shape)
-        if array.shape != shape or array.dtype != to_numpy(t.dtype):
-            raise TensorError(f"weight '{name}': expected {t.dtype} {list(shape)}, got {array.dtype} {list(array.shape)}")
-        d, address = self.device, self.addresses[name]
-        self.bound.add(name)
-        if t.layout == "plain":
-            d.upload(address, array)
-            return
-        n, k = shape
-        rows = max(8, UPLOAD_BYTES // (k * 2) // 8 * 8)
-        staging = d.allocate(min(rows, n) * k * 2, "a staging buffer")
-        for r in range(0, n, rows):
-            have = min(rows, n - r)
-            d.upload(staging, array[r : r + have])
-            padded = -(-have // 8) * 8
-            values = (ctypes.c_int32(v) for v in (r, padded, have, k, pad_k(k)))
-            d.launch(self.pack, 528, 256, 0, ctypes.c_uint64(staging), ctypes.c_uint64(address), *values)
-            d.synchronize()
-        d.free(staging)
+    def bind_weights(self, name: str, array: Array) -> None:
+        """Copies a weight, in its logical shape, to the GPU in the layout that the plan asks for."""
+        self.device.enter()
+        self.memory.bind_weights(tensor_of(self.plan, name, "weight"), array)
 
-    def write_state(self, name: str, array: np.ndarray) -> None:
-        t = self._tensor(name, ("state",))
+    bind_weight = bind_weights
+
+    @property
+    def bound(self) -> set[str]:
+        """Names of the weights that have values."""
+        return self.memory.bound
+
+    def bind_state(self, name: str, array: Array) -> None:
+        """Makes an array the memory of a state: it is copied to the GPU before every launch and back after it. For large
+        states `write_state` and `read_state` copy once."""
+        t = tensor_of(self.plan, name, "state")
+        if array.shape != shape_of(t, {}) or array.dtype != to_numpy(t.dtype):
+            raise ProgramError(f"state '{name}': expected {t.dtype} {shape_of(t, {})}, got {array.dtype.name} {array.shape}")
+        if not (array.flags.c_contiguous and array.flags.writeable):
+            raise ProgramError(f"state '{name}' must be C-contiguous and writable, because launches update it")
+        self._states[name] = array
+
+    def write_state(self, name: str, array: Array) -> None:
+        """Sets a state's contents."""
+        t = tensor_of(self.plan, name, "state")
         if array.nbytes != nbytes(self.plan, t) or array.dtype != to_numpy(t.dtype):
-            raise TensorError(f"state '{name}': expected {nbytes(self.plan, t)} bytes of {t.dtype}, got {array.nbytes} of {array.dtype}")
-        self.device.upload(self.addresses[name], array)
+            expected = f"{nbytes(self.plan, t)} bytes of {t.dtype}"
+            raise TensorError(f"state '{name}': expected {expected}, got {array.nbytes} of {array.dtype}")
+        self.device.enter()
+        self.memory.write(name, array)
 
-    def read_state(self, name: str) -> np.ndarray:
-        t = self._tensor(name, ("state", "scratch"))
+    def read_state(self, name: str) -> Array:
+        """A copy of a state, or of a scratch tensor at its largest shape (what the last step left there)."""
+        t = self.plan.tensors.get(name)
+        if t is None or t.role not in ("state", "scratch"):
+            raise ProgramError(f"plan '{self.plan.name}' has no state or scratch tensor '{name}'")
         shape = [int(evaluate(e, {k: hi for k, (_, hi) in self.plan.symbols.items()})) for e in t.shape]
         out = np.empty(shape, to_numpy(t.dtype))
+        self.device.enter()
         self.device.download(self.addresses[name], out)
         return out
 
-    def read_trace(self) -> np.ndarray:
+    def read_output(self, name: str, symbols: Mapping[str, int]) -> Array:
+        """An output that stays on the GPU, as the last step left it."""
+        t = tensor_of(self.plan, name, "output")
+        out = np.empty(shape_of(t, symbols), to_numpy(t.dtype))
+        self.device.enter()
+        self.device.download(self.addresses[name], out)
+        return out
+
+    def read_trace(self) -> Array:
         """The timeline of the last launch, uint64 [workers, records, 6]; see `Worker::trace` in device/cuda/runtime.cuh."""
         out = np.zeros((self.workers, self.source.config.trace, 6), np.uint64)
         self.device.download(self.trace_address, out)
@@ -181,90 +222,162 @@ class CudaKernel:
 
     # -- launches
 
-    def run(self, steps: Sequence[StepLike], on_step: Callable[[int, dict[str, np.ndarray]], bool | None] | None = None) -> list[dict[str, np.ndarray]]:
-        """Runs the steps in one launch; returns the outputs of each finished step.
+    def run(self, steps: Sequence[StepLike], on_step: OnStep | None = None) -> list[Outputs]:
+        """Runs the steps in one launch; the outputs of each finished step, large ones for the last step only.
 
-        Outputs too large to keep for every step (logits) are given for the last step only.
+        `on_step(k, outputs)` is called while the kernel goes on, and ends the launch by returning True.
         """
-        launch, outputs, keep = self._prepare(steps)
-        self.device.launch(self.function, self.workers, THREADS, self.source.config.shared_bytes, launch, cooperative=True)
-        seen = 0
-        while not self.device.done():
-            if on_step is None:
-                time.sleep(0 if len(steps) < 64 else 1e-4)
-                continue
-            ready = int(self.words[1])
-            for i in range(seen, ready):
-                if on_step(i, self._outputs(steps[i], outputs[i], large=False)):
-                    self.words[0] = 1
-            seen = max(seen, ready)
-        finished = int(self.words[1])
-        self._check_status()
-        self.steps_run += finished
-        results = [self._outputs(s, o, large=i == finished - 1) for i, (s, o) in enumerate(zip(steps[:finished], outputs))]
-        if on_step is not None:
-            for i in range(seen, finished):
-                on_step(i, results[i])
-        for address in keep:
-            self.device.free(address)
+        if not steps:
+            return []
+        block = self._stage(*self.packer.steps(steps))
+        rows = self._rows(len(steps))
+        results: list[Outputs] = []
+
+        def progress(done: int) -> bool:
+            wish = False
+            while len(results) < done:
+                k = len(results)
+                results.append({n: a[0] for n, a in self.packer.small(steps[k].symbols, rows[k : k + 1]).items()})
+                wish = (on_step is not None and bool(on_step(k, results[k]))) or wish
+            return wish
+
+        self._launch(block, progress if on_step else None)
+        done = int(self.words[1])
+        progress(done)
+        for name in self._large() if done else ():
+            results[-1][name] = self.read_output(name, steps[done - 1].symbols)
         return results
 
-    def _prepare(self, steps: Sequence[StepLike]) -> tuple[_Launch, np.ndarray, list[int]]:
-        if missing := {t.name for t in self.plan.tensors.values() if t.role == "weight"} - self.bound:
-            raise ProgramError(f"weight '{min(missing)}' has not been bound")
-        layout = self.source.layout
-        symbols = np.array([[s.symbols[k] for k in layout.symbols] or [0] for s in steps], np.int32)
-        inputs = np.zeros((len(steps), layout.input_bytes), np.uint8)
-        for i, s in enumerate(steps):
-            self._write_inputs(s, inputs[i])
-        keep = []
-        for array in (symbols, inputs):
-            address = self.device.allocate(array.nbytes, "a launch's inputs")
-            self.device.upload(address, array)
-            keep.append(address)
-        outputs = self.device.host_memory(len(steps) * layout.output_bytes).reshape(len(steps), -1)
+    def run_loop(
+        self,
+        symbols: Mapping[str, int],
+        inputs: Mapping[str, Any],
+        num_steps: int,
+        *,
+        stacked: Collection[str] = (),
+        keep: Collection[str] | None = None,
+        stop: Stop | None = None,
+        on_progress: Callable[[int, Outputs], Any] | None = None,
+        interval_s: float = 0.0,
+    ) -> Loop:
+        """Steps of the same symbols in one launch, as `CpuKernel.run_loop`. `keep` names small outputs (None: all of them).
+
+        A stop rule counts on the host: states may have moved on by a step or two when it ends the launch.
+        """
+        if num_steps < 1:
+            raise ProgramError(f"a loop has at least one step, got num_steps={num_steps}")
+        small = [t.name for t in self.packer.outputs if t.name in self.source.layout.output_offsets]
+        if unknown := set(keep or ()) - set(small):
+            raise ProgramError(f"output '{min(unknown)}' can't be kept from every step; the small outputs are: {', '.join(small)}")
+        block = self._stage(*self.packer.loop(symbols, inputs, num_steps, frozenset(stacked)))
+        rows = self._rows(num_steps)
+        tokens = None if stop is None else np.atleast_2d(np.asarray(stop.tokens, np.int64))
+        met = np.zeros(0 if tokens is None else len(tokens), bool)
+        seen, ended, told = 0, 0, time.perf_counter()
+
+        def progress(done: int) -> bool:
+            nonlocal seen, ended, told
+            if stop is not None and tokens is not None and not ended:
+                drawn = self.packer.small(symbols, rows[seen:done])[stop.output]
+                for k, row in enumerate(drawn):
+                    np.logical_or(met, ((row[:, None] == tokens) & (tokens >= 0)).any(1), out=met)
+                    if met.all() if stop.when == "all" else met.any():
+                        ended = seen + k + 1
+                        break
+            seen = done
+            last = bool(ended) or done == num_steps
+            if on_progress is not None and (last or time.perf_counter() - told >= interval_s):
+                told = time.perf_counter()
+                upto = ended or done
+                if on_progress(upto, self.packer.small(symbols, rows[:upto])):
+                    ended = ended or upto
+            return bool(ended)
+
+        self._launch(block, progress)
+        count = ended or int(self.words[1])
+        found = self.packer.small(symbols, rows[:count])
+        return Loop(count, {n: a for n, a in found.items() if keep is None or n in keep})
+
+    def stop(self) -> None:
+        """Ends the running launch after the step that it is in, or the next."""
+        self.words[0] = 1
+
+    @property
+    def milliseconds(self) -> float:
+        """How long the last launch took on the GPU."""
+        return self.device.milliseconds(*self._events)
+
+    def _large(self) -> list[str]:
+        return [t.name for t in self.packer.outputs if t.name not in self.source.layout.output_offsets]
+
+    def _rows(self, num_steps: int) -> Array:
+        size = self.source.layout.output_bytes
+        return self._outputs.take(num_steps * size).reshape(num_steps, size)
+
+    def _stage(self, symbols: Array, inputs: Array) -> LaunchBlock:
+        """Copies a launch's inputs to the GPU and fills its parameter block."""
+        missing = {t.name for t in self.plan.tensors.values() if t.role == "weight"} - self.memory.bound
+        if missing:
+            raise ProgramError(f"weight '{min(missing)}' of plan '{self.plan.name}' was not given")
+        d, layout, num_steps = self.device, self.source.layout, len(inputs)
+        d.enter()
+        at = -(-symbols.nbytes // 256) * 256
+        if at + inputs.nbytes > self._input_room:
+            if self._inputs:
+                d.free(self._inputs)
+            self._inputs, self._input_room = 0, 0
+            room = max(at + inputs.nbytes, 1 << 16)
+            self._inputs, self._input_room = d.allocate(room, "a launch's inputs"), room
+        d.upload(self._inputs, symbols)
+        d.upload(self._inputs + at, inputs)
+        for name, array in self._states.items():
+            self.memory.write(name, array)
+        outputs = self._outputs.take(num_steps * layout.output_bytes)
         self.words[:2] = 0
         barrier = self.counters + self.counter_bytes
-        self.device.fill(barrier + 128, 0, 256)
-        base = self.small.ctypes.data
-        launch = _Launch(
-            args=self.arguments, symbols=keep[0], inputs=keep[1], outputs=outputs.ctypes.data,
+        d.fill(barrier + 128, 0, 256)
+        base = self.words.ctypes.data
+        return LaunchBlock(
+            args=self.arguments, symbols=self._inputs, inputs=self._inputs + at, outputs=outputs.ctypes.data,
             counters=self.counters, barrier=barrier, stop=barrier + 128, status=barrier + 256, host_stop=base,
             host_progress=base + 4, trace=self.trace_address, input_stride=layout.input_bytes, output_stride=layout.output_bytes,
             spin_limit=self.spin_limit_ns, barrier_base=(self.steps_run * self.workers) & 0xFFFFFFFF,
-            first_step=self.steps_run & 0xFFFFFFFF, num_segments=len(self.source.segments), num_steps=len(steps),
+            first_step=self.steps_run & 0xFFFFFFFF, num_segments=len(self.source.segments), num_steps=num_steps,
             first_segment=0, last_segment=len(self.source.segments),
         )  # fmt: skip
-        return launch, outputs, keep
 
-    def _write_inputs(self, step: StepLike, row: np.ndarray) -> None:
-        for name, (lo, hi) in self.plan.symbols.items():
-            if not lo <= step.symbols.get(name, lo - 1) <= hi:
-                raise ProgramError(f"symbol '{name}' must be in [{lo}, {hi}], got {step.symbols.get(name)}")
-        for name, offset in self.source.layout.input_offsets.items():
-            t = self.plan.tensors[name]
-            shape = tuple(int(evaluate(e, step.symbols)) for e in t.shape)
-            if name not in step.inputs:
-                raise ProgramError(f"input '{name}' of plan '{self.plan.name}' was not given")
-            array = np.ascontiguousarray(step.inputs[name], to_numpy(t.dtype))
-            if array.shape != shape:
-                raise ProgramError(f"input '{name}': expected shape {list(shape)}, got {list(array.shape)}")
-            check(t, array, step.symbols, step.inputs)
-            row[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
+    def _launch(self, block: LaunchBlock, progress: _Progress | None) -> None:
+        """Launches and waits. Whatever is raised meanwhile, Ctrl-C included, ends the launch first and then goes on."""
+        d = self.device
+        d.record(self._events[0])
+        d.launch(self.function, self.workers, THREADS, self.source.config.shared_bytes, block, cooperative=True)
+        d.record(self._events[1])
+        seen = 0
+        try:
+            while not d.done():
+                ready = int(self.words[1])
+                if progress is not None and ready > seen:
+                    seen = ready
+                    if progress(ready):
+                        self.stop()
+                time.sleep(_POLL_S)
+        except EventideError:
+            raise
+        except BaseException:
+            self._end()
+            raise
+        self._end()
+        if progress is not None and int(self.words[1]) > seen:
+            progress(int(self.words[1]))
 
-    def _outputs(self, step: StepLike, row: np.ndarray, large: bool) -> dict[str, np.ndarray]:
-        out: dict[str, Any] = {}
-        for t in self.plan.tensors.values():
-            if t.role != "output":
-                continue
-            shape = tuple(int(evaluate(e, step.symbols)) for e in t.shape)
-            size = int(np.prod(shape)) * itemsize(t.dtype)
-            if (offset := self.source.layout.output_offsets.get(t.name)) is not None:
-                out[t.name] = row[offset : offset + size].view(to_numpy(t.dtype)).reshape(shape).copy()
-            elif large:
-                out[t.name] = np.empty(shape, to_numpy(t.dtype))
-                self.device.download(self.addresses[t.name], out[t.name])
-        return out
+    def _end(self) -> None:
+        """Waits for a launch's end and takes account of it."""
+        self.stop()
+        self.device.synchronize()
+        self._check_status()
+        self.steps_run += int(self.words[1])
+        for name, array in self._states.items():
+            self.memory.read(name, array)
 
     def _check_status(self) -> None:
         status = np.zeros(8, np.uint32)
@@ -274,14 +387,39 @@ class CudaKernel:
         self.clear()
         assert self.plan.schedule is not None
         _, worker, segment, cell, have, need, step, kind = (int(v) for v in status)
-        grid = self.plan.schedule.segments[segment].grid
-        where = f"in grid '{grid}'" if kind == 1 else ""
+        where = f" in grid '{self.plan.schedule.segments[segment].grid}'," if kind == 1 else ""
         what = self._cell_name(cell) if kind == 1 else STUCK.get(kind, "something")
         raise StuckError(
-            f"the kernel stopped making progress: worker {worker}, step {step}, {where} waited for {what}, which had {have} of "
+            f"the kernel stopped making progress: worker {worker}, step {step},{where} waited for {what}, which had {have} of "
             f"{need} notifications after {self.spin_limit_ns / 1e9:.1f} s"
         )
 
     def _cell_name(self, cell: int) -> str:
-        name = max((n for n, b in self.source.layout.event_base.items() if b <= cell), key=lambda n: self.source.layout.event_base[n])
-        return f"event '{name}', cell {cell - self.source.layout.event_base[name]}"
+        bases = self.source.layout.event_base
+        name = max((n for n, b in bases.items() if b <= cell), key=lambda n: bases[n])
+        return f"event '{name}', cell {cell - bases[name]}"
+
+    def _prepare(self, steps: Sequence[StepLike]) -> tuple[LaunchBlock, Array, list[int]]:
+        """A launch made ready but not made: (parameters, output rows, nothing to free). For experiments."""
+        return self._stage(*self.packer.steps(steps)), self._rows(len(steps)), []
+
+
+class _States(Mapping[str, Array]):
+    """The states by name. A state that is asked for becomes an array of the host's, as by `bind_state`."""
+
+    def __init__(self, kernel: CudaKernel) -> None:
+        self._kernel = kernel
+        self._names = [t.name for t in kernel.plan.tensors.values() if t.role == "state"]
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._names:
+            raise KeyError(name)
+        if name not in self._kernel._states:
+            self._kernel.bind_state(name, self._kernel.read_state(name))
+        return self._kernel._states[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)

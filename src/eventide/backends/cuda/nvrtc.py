@@ -93,7 +93,8 @@ def _compile(nvrtc: Any, source: str) -> tuple[bytes, str]:
     _check(nvrtc, nvrtc.nvrtcGetProgramLog(program, log))
     text = log.decode(errors="replace").rstrip("\0 \n")
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        raise DeviceError(f"the generated CUDA source does not compile; this is a bug of Eventide's or of an operator's cuda.cuh:\n{text}")
+        why = "this is a bug of Eventide's or of an operator's cuda.cuh"
+        raise DeviceError(f"the generated CUDA source does not compile; {why}:\n{text}")
     size = _check(nvrtc, nvrtc.nvrtcGetCUBINSize(program))
     cubin = b" " * size
     _check(nvrtc, nvrtc.nvrtcGetCUBIN(program, cubin))

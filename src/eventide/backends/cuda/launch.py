@@ -1,0 +1,115 @@
+"""What one launch is given and gives back: the parameter block, packed inputs, outputs in the host's memory.
+
+A launch of n steps has `symbols` int32 [n, symbols], `inputs` uint8 [n, input_bytes] on the GPU and `outputs` uint8
+[n, output_bytes] in page-locked memory that the kernel writes to; all three grow as needed and are kept between launches.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...dtypes import itemsize, to_numpy
+from ...errors import ProgramError
+from ...ir.nodes import Plan
+from ...ir.tables import check, check_symbols
+from ..base import Array, Outputs, StepLike, as_array, shape_of
+from .driver import Device
+from .layout import Layout
+
+__all__ = ["HostBuffer", "LaunchBlock", "Packer"]
+
+
+class LaunchBlock(ctypes.Structure):
+    """`ev::Launch` of device/cuda/runtime.cuh, field by field."""
+
+    _fields_ = [
+        *((n, ctypes.c_uint64) for n in (
+            "args", "symbols", "inputs", "outputs", "counters", "barrier", "stop", "status", "host_stop",
+            "host_progress", "trace",
+        )),
+        ("input_stride", ctypes.c_int64), ("output_stride", ctypes.c_int64), ("spin_limit", ctypes.c_uint64),
+        ("barrier_base", ctypes.c_uint32), ("first_step", ctypes.c_uint32),
+        *((n, ctypes.c_int32) for n in ("num_segments", "num_steps", "first_segment", "last_segment")),
+    ]  # fmt: skip
+
+
+class HostBuffer:
+    """Page-locked memory that grows: `take(n)` gives n bytes, the same ones every time while they suffice."""
+
+    def __init__(self, device: Device) -> None:
+        self._device, self._array = device, np.empty(0, np.uint8)
+
+    def take(self, nbytes: int) -> Array:
+        if nbytes > self._array.nbytes:
+            self.close()
+            self._array = self._device.host_memory(max(nbytes, 1 << 16))
+        return self._array[:nbytes]
+
+    def close(self) -> None:
+        if self._array.nbytes:
+            self._device.free_host_memory(self._array)
+        self._array = np.empty(0, np.uint8)
+
+
+class Packer:
+    """Turns steps into the two arrays of a launch, and rows of output bytes into arrays."""
+
+    def __init__(self, plan: Plan, layout: Layout) -> None:
+        self.plan, self.layout = plan, layout
+        self.inputs = [t for t in plan.tensors.values() if t.role == "input"]
+        self.outputs = [t for t in plan.tensors.values() if t.role == "output"]
+
+    def steps(self, steps: Sequence[StepLike]) -> tuple[Array, Array]:
+        """(symbols, inputs) of steps that need have nothing in common. ProgramError for what doesn't fit the plan."""
+        symbols = np.zeros((len(steps), max(len(self.layout.symbols), 1)), np.int32)
+        rows = np.zeros((len(steps), self.layout.input_bytes), np.uint8)
+        for k, step in enumerate(steps):
+            check_symbols(self.plan, step.symbols)
+            if self.layout.symbols:
+                symbols[k] = [step.symbols[n] for n in self.layout.symbols]
+            for t in self.inputs:
+                array = as_array(t, self._given(step.inputs, t.name), shape_of(t, step.symbols))
+                check(t, array, step.symbols, step.inputs)
+                self._put(rows[k : k + 1], t.name, array[None])
+        return symbols, rows
+
+    def loop(self, symbols: Mapping[str, int], inputs: Mapping[str, Any], n: int, stacked: frozenset[str]) -> tuple[Array, Array]:
+        """(symbols, inputs) of n steps of one size; inputs in `stacked` have a leading dimension of n."""
+        check_symbols(self.plan, symbols)
+        if unknown := stacked - {t.name for t in self.inputs}:
+            raise ProgramError(f"plan '{self.plan.name}' has no input '{min(unknown)}' to be stacked")
+        rows = np.zeros((n, self.layout.input_bytes), np.uint8)
+        for t in self.inputs:
+            shape, many = shape_of(t, symbols), t.name in stacked
+            array = as_array(t, self._given(inputs, t.name), (n, *shape) if many else shape)
+            for one in array if many and t.invariants else array[None]:
+                check(t, one, symbols, inputs)
+            self._put(rows, t.name, array if many else array[None])
+        values = [symbols[name] for name in self.layout.symbols] or [0]
+        return np.tile(np.array(values, np.int32), (n, 1)), rows
+
+    def _given(self, inputs: Mapping[str, Any], name: str) -> Any:
+        if name not in inputs:
+            raise ProgramError(f"input '{name}' of plan '{self.plan.name}' was not given")
+        return inputs[name]
+
+    def _put(self, rows: Array, name: str, array: Array) -> None:
+        offset = self.layout.input_offsets[name]
+        flat = np.ascontiguousarray(array).reshape(len(array), -1)
+        flat = flat.view(np.uint8) if flat.size else flat.astype(np.uint8)
+        rows[:, offset : offset + flat.shape[1]] = flat
+
+    def small(self, symbols: Mapping[str, int], rows: Array) -> Outputs:
+        """The small outputs of steps of one size, [steps, ...], copied out of the rows."""
+        found = {}
+        for t in self.outputs:
+            if (offset := self.layout.output_offsets.get(t.name)) is not None:
+                shape = shape_of(t, symbols)
+                size = int(np.prod(shape)) * itemsize(t.dtype)
+                data = np.ascontiguousarray(rows[:, offset : offset + size])
+                found[t.name] = data.view(to_numpy(t.dtype)).reshape(len(rows), *shape).copy()
+        return found
