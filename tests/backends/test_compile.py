@@ -10,6 +10,8 @@ import eventide
 from eventide import Program
 from eventide.backends.null import NullKernel
 from eventide.errors import ProgramError, UsageError
+from eventide.ir.expr import Sum
+from eventide.ir.nodes import Invariant
 
 RNG = np.random.default_rng(0)
 
@@ -39,7 +41,7 @@ def expected(a: dict[str, np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize("target", ["cpu", "interp"])
 @pytest.mark.parametrize("schedule", ["static", "per_op"])
 def test_a_program_is_a_function(target: str, schedule: str) -> None:
-    kernel = eventide.compile(mlp(), target, schedule, verify=False)
+    kernel = eventide.compile(mlp(), target, schedule)
     a = arrays()
     np.testing.assert_allclose(kernel(**a), expected(a), rtol=1e-4, atol=1e-5)
     # weights stay; another batch size needs no compilation
@@ -53,7 +55,7 @@ def test_a_program_is_a_function(target: str, schedule: str) -> None:
 
 def test_bfloat16_and_dlpack() -> None:
     torch = pytest.importorskip("torch")
-    kernel = eventide.compile(mlp("bfloat16"), num_threads=1, verify=False)
+    kernel = eventide.compile(mlp("bfloat16"), num_threads=1)
     a = arrays(ml_dtypes.bfloat16)
     y = kernel(**a)
     assert y.dtype == ml_dtypes.bfloat16
@@ -63,7 +65,7 @@ def test_bfloat16_and_dlpack() -> None:
     np.testing.assert_array_equal(kernel(x=tensors["x"].T.contiguous().T), y)
     with pytest.raises(ProgramError, match=r"'x' \(Tensor\) cannot be read through DLPack: it must be in CPU memory"):
         kernel(x=tensors["x"].to("meta"))
-    single = eventide.compile(mlp(), num_threads=1, verify=False)
+    single = eventide.compile(mlp(), num_threads=1)
     floats = {k: v.float() for k, v in tensors.items()}
     np.testing.assert_allclose(single(**floats), expected(a), rtol=1e-4, atol=1e-4)
 
@@ -82,7 +84,9 @@ def test_states_stay_from_call_to_call() -> None:
     p = Program("append")
     t = p.symbol("num_tokens", 1, 8)
     names = {"pos": ("int32", (t,)), "slot": ("int32", (t,)), "qkv": ("float32", (t, 3 * 16))}
-    refs = {k: p.input(k, shape, dtype) for k, (dtype, shape) in names.items()}
+    within = [Invariant("within", Sum(0), Sum(8))]
+    promises = {"pos": within, "slot": [*within, Invariant("distinct")]}
+    refs = {k: p.input(k, shape, dtype, promises.get(k, [])) for k, (dtype, shape) in names.items()}
     caches = {k: p.state(k, (1, 8, 16), "float32") for k in ("k_cache", "v_cache")}
     rope = p.weight("rope", (8, 16), "float32")
     q = p.call(
@@ -91,7 +95,7 @@ def test_states_stay_from_call_to_call() -> None:
     )  # fmt: skip
     p.output(q, "q")
     mine = np.zeros((1, 8, 16), np.float32)
-    kernel = eventide.compile(p, verify=False)
+    kernel = eventide.compile(p)
     qkv = RNG.standard_normal((2, 48)).astype(np.float32)
     table = np.concatenate([np.ones((8, 8)), np.zeros((8, 8))], axis=1).astype(np.float32)
     kernel(qkv=qkv, pos=[0, 1], slot=[5, 2], rope=table, v_cache=mine)
@@ -102,7 +106,7 @@ def test_states_stay_from_call_to_call() -> None:
 
 
 def test_null_checks_everything_and_says_what_would_run() -> None:
-    kernel = eventide.compile(mlp(), "null", num_threads=2, verify=False)
+    kernel = eventide.compile(mlp(), "null", num_threads=2)
     a = arrays()
     y = kernel(**a)
     assert y.shape == (7, 24) and not y.any()
@@ -117,7 +121,7 @@ def test_null_checks_everything_and_says_what_would_run() -> None:
 
 def test_bad_calls() -> None:
     a = arrays()
-    kernel = eventide.compile(mlp(), num_threads=1, verify=False)
+    kernel = eventide.compile(mlp(), num_threads=1)
     with pytest.raises(ProgramError, match="weight 'w1' of plan 'mlp' was not given"):
         kernel(x=a["x"])
     with pytest.raises(ProgramError, match="program 'mlp' has no argument 'v'; it has: x, w1, w2"):
