@@ -274,6 +274,37 @@ def test_takes_over_the_channel(tmp_path: Path) -> None:
     assert str(result.status) in ("RUNTIME_ERROR", "TIMEOUT", "INCORRECT_NUMERICAL")
 
 
+LIES = {
+    "a status": {"op": "failed", "stage": "go", "status": "PASSED", "log": ""},
+    "an unknown status": {"op": "failed", "stage": "go", "status": "SPLENDID", "log": "x"},
+    "no time at all": {"op": "go", "ns": 0, "probe": ""},
+    "a negative time": {"op": "go", "ns": -5, "probe": ""},
+    "an endless time": {"op": "go", "ns": 10**30, "probe": ""},
+    "a time that is text": {"op": "go", "ns": "fast", "probe": ""},
+    "a probe that is none": {"op": "go", "ns": 1000, "probe": 7},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("lie", list(LIES))
+def test_lies_to_the_runner(tmp_path: Path, lie: str) -> None:
+    source = FORGER.replace("SILENCE", "").replace('{"op": "go", "ns": 1000, "probe": "",', f"{{**{LIES[lie]!r},")
+    result = attack(source, tmp_path)
+    assert str(result.status) == "RUNTIME_ERROR"
+
+
+def test_sends_what_cannot_be_parsed(tmp_path: Path) -> None:
+    source = FORGER.replace("SILENCE", "").replace("channel.send(", 'channel.sock.send(b"[" * 90000) or (')
+    assert str(attack(source, tmp_path).status) == "RUNTIME_ERROR"
+
+
+def test_error_text_that_no_record_can_hold(tmp_path: Path) -> None:
+    result = attack(
+        "def run(x, y, z):\n    raise ValueError('\\ud800 \\x1b[2J bad')\n", tmp_path, root=tmp_path / "data"
+    )
+    assert str(result.status) == "RUNTIME_ERROR" and "bad" in reason(result) and "\x1b" not in result.log
+
+
 def test_patches_the_comparison(tmp_path: Path) -> None:
     result = attack(
         """

@@ -28,6 +28,7 @@ from eventide.bench.timing.cache import CacheFlusher
 from eventide.bench.worker.arrays import Arena, Array, TensorInfo, lay_out
 
 _MOST_WAIT_NS = 50_000_000
+_CLOCK_SLACK_NS = 1_000_000  # of one clock against the other
 _NUM_PROBES = 32  # output bytes that the worker reads back the moment a call returns
 
 
@@ -196,14 +197,17 @@ class BoundWorker:
         allowed_s = self._allowance.left_s
         wall_ns, waited_ns, reply = self.worker.timed_go(message, allowed_s, stop=not self.cuda)
         self._allowance.spend(wall_ns / 1e9)
+        ns, probe = reply.get("ns"), reply.get("probe")
+        # a call takes some time, and not more than passed here
+        if (
+            type(ns) is not int
+            or not isinstance(probe, str)
+            or not (0 if null else 1) <= ns <= wall_ns + _CLOCK_SLACK_NS
+        ):
+            raise WorkerFailure("RUNTIME_ERROR", f"timing void: the worker claims {str(ns)[:40]} ns")
         late = ""
-        if places and not null:
-            seen = bytes.fromhex(str(reply.get("probe", "")))
-            if seen != self.arena.bytes[places].tobytes():
-                late = "outputs changed after the call had returned: work was left to another thread"
-        ns = reply.get("ns")
-        if not isinstance(ns, int) or ns < 0:
-            raise WorkerFailure("RUNTIME_ERROR", "the worker answered without a time: its clock was tampered with")
+        if places and not null and probe != self.arena.bytes[places].tobytes().hex():
+            late = "outputs changed after the call had returned: work was left to another thread"
         return Call(ns, wall_ns, late, waited_ns)
 
     def _probe_places(self, slot: int) -> list[int]:

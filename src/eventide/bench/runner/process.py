@@ -34,6 +34,16 @@ _KEEP_CHARS = 16_000
 _POLL_S = 0.02
 
 
+# what a worker may say of itself; everything else is this process's to say
+_WORKER_STATUSES = frozenset({"INCORRECT_SHAPE", "INCORRECT_DTYPE", "RUNTIME_ERROR", "COMPILE_ERROR"})
+
+
+def clean(text: str) -> str:
+    """`text` fit for a record and a terminal: no lone surrogates, no control characters but tabs and line ends."""
+    valid = text.encode("utf-8", "replace").decode("utf-8")
+    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in valid)
+
+
 class WorkerFailure(Exception):
     """A worker that did not do what it was asked. `status` is a status of the format."""
 
@@ -128,10 +138,10 @@ class WorkerProcess:
     @property
     def printed(self) -> str:
         """What it printed: the beginning, and the end when there was too much."""
-        head = self._head.decode("utf-8", "replace")
+        head = clean(self._head.decode("utf-8", "replace"))
         if not self._tail:
             return head
-        return head + f"\n... ({self._printed} bytes in all) ...\n" + self._tail.decode("utf-8", "replace")
+        return head + f"\n... ({self._printed} bytes in all) ...\n" + clean(self._tail.decode("utf-8", "replace"))
 
     def descendants(self) -> list[int]:
         """Every process below the launcher."""
@@ -175,16 +185,17 @@ class WorkerProcess:
             self._end_with("TIMEOUT", f"did not answer within {timeout_s:.3g} s")
             raise self._ended()
         try:
-            message, _ = self.channel.receive()
+            message, fds = self.channel.receive()
         except (EOFError, OSError):
             raise self._ended() from None
+        for fd in fds:  # a worker has none to give
+            os.close(fd)
         if message.get("order") != self._order:
             self._end_with("RUNTIME_ERROR", "answered out of turn: the channel was tampered with")
             raise self._ended()
         if message.get("op") == "failed":
-            status = str(message.get("status") or "")
-            log = str(message.get("log", ""))
-            if not status:
+            status, log = message.get("status"), clean(str(message.get("log", "")))
+            if status not in _WORKER_STATUSES:
                 status = "COMPILE_ERROR" if message.get("stage") == "load" else "RUNTIME_ERROR"
             last = log.strip().splitlines()[-1][:400] if log.strip() else "an error without a message"
             raise WorkerFailure(status, last, self._log(log))

@@ -300,7 +300,14 @@ def _run_workload(
                 built = builds[solution.name]
                 label = f"{solution.name} on {workload.uuid[:8]}"
                 if isinstance(built, Built):
-                    evaluation = session.evaluate(solution, built, run.progress.reporter(host.device, label))
+                    try:
+                        evaluation = session.evaluate(solution, built, run.progress.reporter(host.device, label))
+                    except (BenchError, ReferenceFailed):
+                        raise
+                    except Exception as error:  # whatever a solution provokes costs only itself
+                        run.skip(label, f"the bench itself failed on it: {type(error).__name__}: {error}")
+                        run.progress.advance()
+                        continue
                 else:
                     assert isinstance(built, BuildError)
                     evaluation = session.record(Outcome("COMPILE_ERROR", built.reason, built.log), solution)

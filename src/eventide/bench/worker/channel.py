@@ -41,7 +41,7 @@ class Channel:
             raise EOFError("the other end of the channel closed")
         try:
             message = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
             raise EOFError("the other end of the channel sent something that is no message")
