@@ -44,7 +44,9 @@ def sample_symbols(plan: Plan) -> Iterator[dict[str, int]]:
     with each symbol alone at its low end."""
     lo = mend(plan, {k: r[0] for k, r in plan.symbols.items()})
     tiles = tile_sizes(plan)
-    some = {k: min(b, max(a, 2 * max(tiles[k], default=1) + 1)) for k, (a, b) in plan.symbols.items()}
+    # a tile that holds the whole range makes no second one
+    cut = {k: max((t for t in tiles[k] if t < b), default=1) for k, (_, b) in plan.symbols.items()}
+    some = {k: min(b, max(a, 2 * cut[k] + 1)) for k, (a, b) in plan.symbols.items()}
     seen: list[dict[str, int]] = []
     for point in (lo, *(mend(plan, p) for p in (some, *({**some, k: lo[k]} for k in plan.symbols)))):
         if point not in seen:

@@ -69,6 +69,7 @@ class OrderCheck:
         self.plan, self.report, self.exhaustive = plan, report, exhaustive
         self.memory, self.mutable, self.memo = memory, mutable, memo
         self.done: set[tuple[object, ...]] = set()
+        self.whole: dict[tuple[int, ...], Ordering] = {}  # the plan's order at steps where a group's did not do
 
     def view(self, symbols: dict[str, int]) -> StepView:
         return StepView(self.plan, symbols, {}, self.memo)
@@ -128,7 +129,10 @@ class OrderCheck:
                 found = find_conflict(v, o, pairs)
             if found is not None:
                 # events outside the group may order these tasks all the same
-                found = find_conflict(v, Ordering(v, counts_hold=True), pairs)
+                key_of_step = tuple(v.symbols.values())
+                if key_of_step not in self.whole:
+                    self.whole[key_of_step] = Ordering(v, counts_hold=True)
+                found = find_conflict(v, self.whole[key_of_step], pairs)
                 if found is not None:
                     raise PlanError(describe(found, v, self.memory))
         self.tied(group, tied, points)
