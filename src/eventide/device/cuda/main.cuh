@@ -31,6 +31,10 @@ __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block
   w.warp = w.tid / 32;
   w.lane = w.tid % 32;
   w.turn = 2;
+#if EV_TRACE
+  w.traced = 0;
+  w.trace_clock();
+#endif
   w.fetch_arguments(launch.first_segment);
   w.stash_arguments();
   w.sync();
@@ -65,6 +69,9 @@ __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block
       add_release(launch.barrier, 1);
     }
   }
+#if EV_TRACE
+  w.trace_clock();
+#endif
   if (w.tid == 0 && blockIdx.x == 0) {
     if (poll(launch, block, launch.barrier, launch.barrier_base + launch.num_steps * gridDim.x, STUCK_STEP, 0, 0, launch.num_steps))
       store_release_system(launch.host_progress, launch.num_steps);

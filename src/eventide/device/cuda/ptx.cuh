@@ -88,12 +88,14 @@ __device__ __forceinline__ u32 pack_halves(float lo, float hi) {
   return v;
 }
 
-// ---- tensor cores: d[16, 8] += a[16, 16] * b[16, 8], bf16 with float32 accumulation
+// ---- tensor cores
 
-__device__ __forceinline__ void mma_16816(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+// d[16, 8] += a[16, 16] * b[16, 8], bf16 with float32 accumulation. Rows 8 to 15 of a are zero here, yet d takes all four
+// registers: the instruction wants them in a row, and giving it fewer costs moves.
+__device__ __forceinline__ void mma_8816(float (&d)[4], u32 a0, u32 a2, u32 b0, u32 b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%6,%5,%6}, {%7,%8}, {%0,%1,%2,%3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+               : "r"(a0), "r"(a2), "r"(0u), "r"(b0), "r"(b1));
 }
 
 // four 8x8 matrices of bf16 from shared memory, transposed; lane l gives the address of row l % 8 of matrix l / 8

@@ -123,10 +123,23 @@ struct Worker {
   u32 traced;
   mutable u64 memory_wait;  // cycles that warp 0 has waited for chunks in this run
 
+  // Two first records pin this multiprocessor's cycles to the common clock: nanoseconds at a tick, cycles at that tick.
+  __device__ __forceinline__ void trace_clock() {
+    if (tid == 0) {
+      const u64 before = nanoseconds();
+      u64 now;
+      while ((now = nanoseconds()) == before) {}
+      u64* p = launch.trace + ((u64)blockIdx.x * TRACE + (traced == 0 ? 0 : TRACE - 1)) * 6;
+      p[0] = ~0ull; p[1] = now; p[2] = clock64();
+      if (traced == 0) traced = 1;
+    }
+    memory_wait = 0;
+  }
+
   // A record of one run of tasks: step and segment, first task and count, then cycles of this multiprocessor: when the
   // worker came to it, when its events were triggered, when it was done; and how long warp 0 waited for the ring.
   __device__ __forceinline__ void trace(int task, int count, u64 begin, u64 ready, u64 done) {
-    if (tid == 0 && traced < TRACE) {
+    if (tid == 0 && traced < TRACE - 1) {
       u64* p = launch.trace + ((u64)blockIdx.x * TRACE + traced++) * 6;
       p[0] = (u64)step << 32 | (u32)segment;
       p[1] = (u64)task << 32 | (u32)count;

@@ -17,7 +17,9 @@ struct attention_decode_op {
   static constexpr int D = A::head_dim, GROUP = A::num_heads / A::num_kv_heads, PAGE = A::page_size;
   static constexpr int NC = D / 32;                  // 16-byte pieces of a head vector in a lane
   static constexpr int ROW = D * 2 + 16;             // bytes of a staged value: rows start 16 bytes apart modulo 128
-  static constexpr int FIT = (SCRATCH - ROW) / (16 * ROW), TEAM = FIT < WARPS ? FIT : WARPS, SPAN = 16 * TEAM;
+  static constexpr int TABLES = ROW + D * 8;         // bytes of the own value, the rotation and the norms' weights
+  static constexpr int FIT = (SCRATCH - TABLES) / (16 * ROW), TEAM = FIT < WARPS ? FIT : WARPS, SPAN = 16 * TEAM;
+  static constexpr int OWN = TEAM * 16 * ROW, ROPE = OWN + ROW, NORMS = ROPE + D * 4;  // offsets in the scratch memory
   static_assert(D % 64 == 0 && D <= 256, "attention_decode needs a head size of 64, 128, 192 or 256");
   static_assert(GROUP <= 8, "attention_decode needs at most 8 query heads for each KV head");
   static_assert(TEAM >= 1 && TEAM * GROUP * (D + 2) * 4 <= SCRATCH, "attention_decode must fit in the scratch memory");
@@ -54,11 +56,17 @@ struct attention_decode_op {
     end = ev_min(__ldg(a.split_end.data + j), pos);
     pages = a.block_table.data + (i64)__ldg(a.seq.data + t) * A::block_table_t::dim1;
     if (w.warp < TEAM && begin + w.warp * 16 < end) fetch(a, w, h, begin + w.warp * 16);
+    for (int i = w.tid; i < D / 4; i += CONSUMERS) copy_16(w.scratch + ROPE + i * 16, a.rope.data + (i64)pos * D + i * 4);
+    if constexpr (A::has_q_norm) {
+      for (int i = w.tid; i < D / 4; i += CONSUMERS)
+        copy_16(w.scratch + NORMS + i * 16, i < D / 8 ? a.q_norm.data + i * 8 : a.k_norm.data + i * 8 - D);
+    }
   }
 
   // normalises and rotates this lane's pieces of one head vector
-  __device__ __forceinline__ void prepare(const A& a, const bf16* norm, int q, uint4 (&v)[NC]) const {
-    const float* rope = a.rope.data + (i64)pos * D + q * 8;
+  __device__ __forceinline__ void prepare(const Worker& w, bool key, int q, uint4 (&v)[NC]) const {
+    const float* rope = (const float*)(w.scratch + ROPE) + q * 8;
+    const bf16* norm = (const bf16*)(w.scratch + NORMS) + (key ? D : 0);
     float s = 1.f;
     if constexpr (A::has_q_norm) {
       float square = 0.f;
@@ -102,8 +110,8 @@ struct attention_decode_op {
     for (int i = 0; i < NC; ++i) {
       #pragma unroll
       for (int n = 0; n < 2; ++n) {
-        mma_16816(s[n], qv[i].x, 0u, qv[i].y, 0u, k[n][i].x, k[n][i].y);
-        mma_16816(s[n], qv[i].z, 0u, qv[i].w, 0u, k[n][i].z, k[n][i].w);
+        mma_8816(s[n], qv[i].x, qv[i].y, k[n][i].x, k[n][i].y);
+        mma_8816(s[n], qv[i].z, qv[i].w, k[n][i].z, k[n][i].w);
       }
     }
     const float scale = rsqrtf((float)D);
@@ -136,8 +144,8 @@ struct attention_decode_op {
       u32 b[4];
       load_matrices_transposed(b, row + d * 16);
       o[d][0] *= keep; o[d][1] *= keep; o[d + 1][0] *= keep; o[d + 1][1] *= keep;
-      mma_16816(o[d], p0, 0u, p1, 0u, b[0], b[1]);
-      mma_16816(o[d + 1], p0, 0u, p1, 0u, b[2], b[3]);
+      mma_8816(o[d], p0, p1, b[0], b[1]);
+      mma_8816(o[d + 1], p0, p1, b[2], b[3]);
     }
   }
 
@@ -146,10 +154,12 @@ struct attention_decode_op {
     const bool mine = begin <= pos && pos < __ldg(a.split_end.data + j);  // the token's own position is in this split
     const int length = end - begin + mine, teams = ev_min(TEAM, (length + 15) / 16);
     float o[D / 8][4] = {}, top = -1e30f, sum = 0.f;
+    wait_copies();
+    w.sync();  // shows the staged tables to all
     if (w.warp < teams) {
       const bf16* row = a.q_in.data + (i64)t * A::q_in_t::dim1 + q * 8;
       uint4 qv[NC], own_k[NC];
-      u8* own_v = w.scratch + TEAM * 16 * ROW + q * 16;  // staged by the warp that will use it
+      u8* own_v = w.scratch + OWN + q * 16;  // staged by the warp that will use it
       const bool owner = mine && w.warp == (length - 1) / 16 % TEAM;
       #pragma unroll
       for (int i = 0; i < NC; ++i) {
@@ -159,9 +169,7 @@ struct attention_decode_op {
           if (g == 0) copy_16(own_v + i * 64, row + (A::num_heads + A::num_kv_heads + h) * D + i * 32);
         }
       }
-      const bf16 *qn = nullptr, *kn = nullptr;
-      if constexpr (A::has_q_norm) { qn = a.q_norm.data; kn = a.k_norm.data; }
-      prepare(a, qn, q, qv);
+      prepare(w, false, q, qv);
       for (int base = begin + w.warp * 16; base < begin + length; base += SPAN) {
         if (base != begin + w.warp * 16) fetch(a, w, h, base);
         const int live = ev_min(16, begin + length - base);
@@ -175,7 +183,7 @@ struct attention_decode_op {
                 *(uint4*)(w.scratch + (w.warp * 16 + n * 8 + g) * ROW + q * 16 + i * 64) = make_uint4(0, 0, 0, 0);
               }
           }
-          prepare(a, kn, q, own_k);
+          prepare(w, true, q, own_k);
           wait_copies();
           __syncwarp();
           const int at = pos - base;

@@ -1,4 +1,7 @@
-"""Joins the splits of `attention_decode`: y = Σ_j e^(top_j - top)·part_j / Σ_j e^(top_j - top)·sum_j, one head a task. y [tokens, heads·head_dim]."""
+"""Joins the splits of `attention_decode`, one head a task. y [tokens, heads·head_dim]:
+
+y = Σ_j e^(top_j - top)·part_j / Σ_j e^(top_j - top)·sum_j
+"""
 
 from pathlib import Path
 
@@ -9,7 +12,11 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     tokens, heads, splits, d = call["part"].shape
     t, h = tiled("t", 1, tokens), tiled("h", 1, heads)
     cells = (t.span, h.span, full(splits))
-    regions = {"part": (*cells, full(d)), "stats": (*cells, full(2)), "y": (t.span, h.scaled(call.attrs["head_dim"]))}
+    regions = {
+        "part": (*cells, full(d)),
+        "stats": (*cells, full(2)),
+        "y": (t.span, h.scaled(call.attrs["head_dim"])),
+    }
     return Tiling(axes=[t.axis, h.axis], regions=regions)
 
 

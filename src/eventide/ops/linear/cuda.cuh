@@ -94,7 +94,7 @@ struct linear_op {
     w.sync();
   }
 
-  static __device__ __forceinline__ void multiply(const A& a, const Worker& w, const u8* chunk, int slab, int first, int tokens, float (&c)[4]) {
+  static __device__ __forceinline__ void multiply(const A& a, const Worker& w, const u8* chunk, int slab, int first, int tokens, float (&c)[2]) {
     const int g = w.lane >> 2, q = w.lane & 3;
     const u8* wp = chunk + g * 64 + ((q ^ ((g >> 1) & 3)) << 4);
     const int token = ev_min(g, tokens - 1);
@@ -108,8 +108,8 @@ struct linear_op {
       uint4 b = *(const uint4*)(wp + i * 512), x;
       if constexpr (STAGED) x = *(const uint4*)(xp + i * 64);
       else x = K % 32 == 0 || k0 + i * 32 < K ? load_16(xp + i * 64) : make_uint4(0, 0, 0, 0);
-      mma_16816(acc[chain], x.x, 0u, x.y, 0u, b.x, b.y);
-      mma_16816(acc[chain + 1], x.z, 0u, x.w, 0u, b.z, b.w);
+      mma_8816(acc[chain], x.x, x.y, b.x, b.y);
+      mma_8816(acc[chain + 1], x.z, x.w, b.z, b.w);
     };
     int i = 0;
     for (; i + 4 <= tiles; i += 4) {
@@ -120,7 +120,7 @@ struct linear_op {
     }
     for (; i < tiles; ++i) step(i, 0);
     #pragma unroll
-    for (int r = 0; r < 4; ++r) c[r] = (acc[0][r] + acc[1][r]) + (acc[2][r] + acc[3][r]);
+    for (int r = 0; r < 2; ++r) c[r] = (acc[0][r] + acc[1][r]) + (acc[2][r] + acc[3][r]);
   }
 
   __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) {
@@ -136,7 +136,7 @@ struct linear_op {
     for (int p0 = 0; p0 < count; p0 += PANELS) {
       const int panels = ev_min(PANELS, count - p0), chunks = panels * SLABS;
       for (int j = w.first_own(); j < chunks; j += WARPS) {
-        float c[4];
+        float c[2];
         multiply(a, w, w.acquire(j), j % SLABS, first, tokens, c);
         w.release(j);
         if (g < tokens) *(float2*)(part + (j * TOKENS + g) * 8 + q * 2) = make_float2(c[0], c[1]);

@@ -27,6 +27,9 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     r = tiled("r", 1, call["row_seq"].shape[0])
     seq, pos = (load(call[k].name, r.var) for k in ("row_seq", "row_pos"))
     top = (r.span, full(call.attrs["max_logprobs"]))
+    pieces = {}
+    if "best" in call:
+        pieces = {k: (r.span, *(full(e) for e in call[k].shape[1:])) for k in ("best", "sums")}
     return Tiling(
         axes=[r.axis],
         regions={
@@ -35,7 +38,7 @@ def tile(call, target):  # type: ignore[no-untyped-def]
             "top_ids": top,
             "top_logprobs": top,
             "tokens": (Span.at(seq), Span.at(pos + 1)),
-            **({"best": (r.span, full(call["best"].shape[1])), "sums": (r.span, full(call["best"].shape[1]), full(2))} if "best" in call else {}),
+            **pieces,
         },
     )
 

@@ -15,7 +15,7 @@ def philox(counter, key):  # type: ignore[no-untyped-def]
 
 
 def gumbel(seed, position, vocab):  # type: ignore[no-untyped-def]
-    """One Gumbel(0, 1) number for every token, float32 [vocab]; u = (23 random bits + 1/2) / 2²³ is exact and lies inside (0, 1)."""
+    """One Gumbel(0, 1) number for every token, float32 [vocab]; u = (23 random bits + 1/2) / 2²³ is exact, in (0, 1)."""
     token = np.arange(vocab, dtype=np.uint64)
     zero = np.zeros_like(token)
     key = (int(seed) & 0xFFFFFFFF, (int(seed) >> 32) & 0xFFFFFFFF)
