@@ -11,23 +11,25 @@
 
 namespace ev::EV_ISA {
 
-constexpr int kPositions = 64;
+constexpr int kPositions = 64;  // of a block
+constexpr int kColumns = 64;    // of a head, in one product with probabilities
 
 struct AttentionScratch {
-  int64_t rows, d, width;  // width: d rounded up to whole panels
-  float *scores, *out, *top, *total, *keys, *values;
+  int64_t rows, d, width;  // width: d rounded up to kColumns
+  float *scores, *out, *top, *fade, *total, *keys, *values;
   char* q;
   int64_t bytes;
 
   AttentionScratch(const attention_args& a, char* base)
-      : rows(a.tile_queries * (a.num_heads / a.num_kv_heads)), d(a.head_dim), width(round_up(d, kRows)) {
+      : rows(a.tile_queries * (a.num_heads / a.num_kv_heads)), d(a.head_dim), width(round_up(d, kColumns)) {
     char* at = base;
     auto take = [&](int64_t floats) {
       char* p = at;
       at += round_up(4 * floats, 64);
       return reinterpret_cast<float*>(p);
     };
-    scores = take(rows * kBlock), out = take(rows * width), top = take(rows), total = take(rows);
+    scores = take(rows * kBlock), out = take(rows * width), top = take(rows), fade = take(rows);
+    total = take(rows);
     keys = take(kPositions * d), values = take(kPositions * width);
     q = reinterpret_cast<char*>(take(rows * round_up(d, kBlock)));
     bytes = at - base;
@@ -65,33 +67,39 @@ struct Held<bf16> {
   using Values = Halves;
 };
 
-// scores of one row -> probabilities relative to the row's running top; the sums so far are scaled to the new one
-inline void soften(AttentionScratch& s, int64_t row, int64_t visible, float scale) {
-  float* p = s.scores + row * kBlock;
-  if (visible <= 0) {
-    for (int i = 0; i < kPositions; i += L) store(p + i, F{});
-    return;
-  }
+// The scores of a block become probabilities relative to each row's running top, in three passes, so that no row waits for
+// the exponentials of the one before: tops; what they fade the sums so far by, many rows at once; probabilities.
+// `visible(row)` positions of the block count.
+template <class Visible>
+inline void soften(AttentionScratch& s, int64_t rows, float scale, Visible visible) {
   constexpr int parts = kPositions / L;
-  F v[parts], top = splat(-INFINITY);
-  for (int i = 0; i < parts; i++) {
-    const I hidden = lanes() + i * L >= int32_t(visible);
-    v[i] = select(hidden, splat(-INFINITY), load(p + i * L) * splat(scale));
-    top = max(v[i], top);
+  for (int64_t r = 0; r < rows; r++) {
+    float* p = s.scores + r * kBlock;
+    const int32_t end = int32_t(visible(r));
+    F top = splat(s.top[r]);
+    EV_UNROLL for (int i = 0; i < parts; i++) {
+      F v = load(p + i * L) * splat(scale);
+      if (end < kPositions) v = select(lanes() + i * L >= end, splat(-INFINITY), v);
+      store(p + i * L, v);
+      top = max(v, top);
+    }
+    s.fade[r] = s.top[r], s.top[r] = largest(top);
   }
-  const float before = s.top[row], now = std::fmax(before, largest(top));
-  F part = F{};
-  for (int i = 0; i < parts; i++) {
-    F e = exp(v[i] - splat(now));
-    part += e;
-    store(p + i * L, e);
+  for (int64_t r = 0; r < rows; r += L) store(s.fade + r, exp(load(s.fade + r) - load(s.top + r)));
+  for (int64_t r = 0; r < rows; r++) {
+    float* p = s.scores + r * kBlock;
+    const F top = splat(s.top[r]), fade = splat(s.fade[r]);
+    F part = F{};
+    EV_UNROLL for (int i = 0; i < parts; i++) {
+      F e = exp(load(p + i * L) - top);
+      part += e;
+      store(p + i * L, e);
+    }
+    s.total[r] = s.total[r] * s.fade[r] + sum(part);
+    if (s.fade[r] == 1) continue;
+    float* out = s.out + r * s.width;
+    for (int64_t i = 0; i < s.width; i += L) store(out + i, load(out + i) * fade);
   }
-  if (now > before) {
-    const float fade = exp(splat(before - now))[0];
-    s.total[row] *= fade;
-    for (int64_t i = 0; i < s.width; i += L) store(s.out + row * s.width + i, load(s.out + row * s.width + i) * splat(fade));
-  }
-  s.top[row] = now, s.total[row] += sum(part);
 }
 
 template <class T>
@@ -114,7 +122,7 @@ inline void attention_tile(const attention_args& a, const attention_coords& c, c
     s.top[r] = -INFINITY, s.total[r] = 0;
   }
   std::memset(s.out, 0, size_t(4 * rows * s.width));
-  const bool direct = d % kRows == 0 && page % kPositions == 0;
+  const bool direct = d % kColumns == 0 && page % kPositions == 0;
   const int64_t words = d * int64_t(sizeof(T)) / 4;
 
   for (int64_t p0 = 0; p0 < kv_len; p0 += kPositions) {
@@ -136,19 +144,19 @@ inline void attention_tile(const attention_args& a, const attention_coords& c, c
       const int64_t steps = min_of(kBlock, d - i) / Keys::step;
       multiply<Keys, 1, false, kPositions>(rows, {keys, 4 * kPositions, q + i * rows, steps, s.scores, kBlock});
     }
-    for (int64_t r = 0; r < rows; r++) soften(s, r, pos[t0 + r / group] - p0 + 1, 1.0f / std::sqrt(float(d)));
+    soften(s, rows, 1.0f / std::sqrt(float(d)), [&](int64_t r) { return pos[t0 + r / group] - p0 + 1; });
     if (direct) {
       const char* v = reinterpret_cast<const char*>(v_cache + at[0]);
-      for (int64_t i = 0; i < d; i += kRows, v += kRows * sizeof(T))
-        multiply<typename Held<T>::Values, 1, false>(
+      for (int64_t i = 0; i < d; i += kColumns, v += kColumns * sizeof(T))
+        multiply<typename Held<T>::Values, 1, false, kColumns>(
             rows, {v, d * int64_t(sizeof(T)), s.scores, n, s.out + i, s.width});
       continue;
     }
     for (int64_t j = 0; j < n; j++)
       for (int64_t i = 0; i < s.width; i += L) store(s.values + j * s.width + i, load(v_cache + at[j] + i, d - i));
-    for (int64_t i = 0; i < s.width; i += kRows) {
+    for (int64_t i = 0; i < s.width; i += kColumns) {
       const char* v = reinterpret_cast<const char*>(s.values + i);
-      multiply<F32, 1, false>(rows, {v, 4 * s.width, s.scores, n, s.out + i, s.width});
+      multiply<F32, 1, false, kColumns>(rows, {v, 4 * s.width, s.scores, n, s.out + i, s.width});
     }
   }
   for (int64_t r = 0; r < rows; r++) {
