@@ -5,6 +5,7 @@
 #
 # others: make check (lint, types, layers) · make package (sdist and wheel, installed into a clean environment)
 #         make bench (speed beside other programs) · make clean
+# PYTEST_ARGS go to pytest: make test PYTEST_ARGS='-n 2'
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +23,7 @@ run: $(VENV)/installed
 	@$(BIN)/eventide generate eventide-tiny "Once upon a time" --max-new-tokens 120 --seed 3
 
 test: check
-	$(BIN)/python -m pytest -q --cov=src/eventide --cov-report=term --cov-fail-under=85 --durations=10 --timeout=300
+	$(BIN)/python -m pytest -q --cov=src/eventide --cov-report=term --cov-fail-under=85 --durations=10 --timeout=300 $(PYTEST_ARGS)
 
 check: $(VENV)/tested
 	$(BIN)/ruff check .
