@@ -24,7 +24,9 @@ write them between launches.
 **Shapes and data.** Extents, regions, cells and counts are integer expressions (`expr`) over the symbols, the task's
 coordinates and run-time integer tensors. Tables that the host gives are ready before the step begins. What a grid's
 extents, maps or counts read from tables that the step itself computes is ready once the grid's `enter` edges have
-triggered; nothing of the grid is evaluated before.
+triggered; nothing of the grid is evaluated before. Such a table keeps bytes of its own to the end of the step, as a worker
+may come to a grid late. Tables declare invariants and plans relations between symbols (`requires`); both are checked when
+a step runs, a computed table when the first grid that looks it up is entered.
 
 **Schedules.** A schedule says which worker runs which task, in which order (`nodes.Schedule`). It restricts the order and
 never relaxes it: a plan that is right under one schedule is right under every other that can finish.
