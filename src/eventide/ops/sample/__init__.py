@@ -34,7 +34,7 @@ def tile(call, target):  # type: ignore[no-untyped-def]
         axes=[r.axis],
         regions={
             "logits": (r.span, full(call["logits"].shape[1])),
-            **{k: (r.span,) for k in PER_ROW},
+            **dict.fromkeys(PER_ROW, (r.span,)),
             "top_ids": top,
             "top_logprobs": top,
             "tokens": (Span.at(seq), Span.at(pos + 1)),
