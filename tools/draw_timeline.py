@@ -50,7 +50,7 @@ def draw(spans: list[Span]) -> str:
 
 def main(path: str) -> None:
     with eventide.LLM("eventide-tiny", device="cpu", num_threads=2) as llm:
-        _, timelines = measured_steps(llm, batch=1, context=200, prefill=False, num_steps=300)
+        _, timelines = measured_steps(llm, batch=1, context=200, prefill=False, num_steps=3000)
     quickest = min(timelines, key=lambda timeline: timeline.elapsed_ns)
     spans = [s for s in quickest.spans if s.grid.startswith("layers.2.") and kind(s.grid) in COLOURS]
     Path(path).write_text(draw(spans))
