@@ -107,6 +107,14 @@ class _Generator:
                 self.atoms.append(atom)
         return const, terms
 
+    def _constants(self, stride: int) -> dict[str, int]:
+        c = self.config
+        return {
+            "NUM_SYMBOLS": max(len(self.layout.symbols), 1), "NUM_CELLS": self.layout.num_cells, "ARGS": stride,
+            "WORKERS": self.schedule.num_workers, "SLOTS": c.slots, "IN_FLIGHT": c.in_flight, "SCRATCH": c.scratch,
+            "TRACE": c.trace,
+        }  # fmt: skip
+
     def _assemble(self, stride: int) -> str:
         ops = list(dict.fromkeys(g.op for g in self.plan.grids))
         parts = [
@@ -114,8 +122,7 @@ class _Generator:
             f"#define EV_TRACE {int(self.config.trace > 0)}",
             f"#define EV_DELAY {self.config.delay_ns}",
             "namespace ev {",
-            f"constexpr int NUM_SYMBOLS = {max(len(self.layout.symbols), 1)}, NUM_CELLS = {self.layout.num_cells}, ARGS = {stride}, WORKERS = {self.schedule.num_workers};",
-            f"constexpr int SLOTS = {self.config.slots}, IN_FLIGHT = {self.config.in_flight}, SCRATCH = {self.config.scratch}, TRACE = {self.config.trace};",
+            *(f"constexpr int {name} = {value};" for name, value in self._constants(stride).items()),
             "}  // namespace ev",
             *(f"// ---- device/cuda/{n}\n{(DEVICE / n).read_text()}" for n in ("ptx.cuh", "runtime.cuh")),
             *(f"// ---- ops/{op}/cuda.cuh\n{_device_code(get_op(op))}" for op in ops),
@@ -132,7 +139,8 @@ class _Generator:
             cases = "\n".join(f"    case {i}: {call.format(i=i)}" for i in range(len(self.members)))
             tail = "  return false;\n" if ret == "bool" else ""
             parts.append(
-                f"__device__ __forceinline__ {ret} {fn}(int cls, const u64* args, const Step& s, {last}) {{\n  switch (cls) {{\n{cases}\n  }}\n{tail}}}"
+                f"__device__ __forceinline__ {ret} {fn}(int cls, const u64* args, const Step& s, {last}) {{\n"
+                f"  switch (cls) {{\n{cases}\n  }}\n{tail}}}"
             )
         parts += ["}  // namespace ev", f"// ---- device/cuda/main.cuh\n{(DEVICE / 'main.cuh').read_text()}"]
         return "\n".join(p.replace("#pragma once\n", "") for p in parts)
@@ -154,7 +162,9 @@ class _ClassBody:
         self.op = get_op(self.grid.op)
         self.arguments: list[Argument] = []
         if any(variables(e) & set(self.grid.axis_names) for _, e in self.grid.axes):
-            raise DeviceError(f"grid '{self.grid.name}' is ragged (an extent depends on another axis); the CUDA backend can't run that yet")
+            raise DeviceError(
+                f"grid '{self.grid.name}' is ragged (an extent depends on another axis); the CUDA backend can't run that yet"
+            )
         self.slots: dict[tuple[str, str], int] = {}
         for a in self.grid.accesses:
             self._slot("operand", a.operand, Argument("tensor", a.tensor))
@@ -280,7 +290,7 @@ class _ClassBody:
             if a.choices:
                 lines.append(f"  static constexpr int {a.name} = {a.choices.index(v)};")
             elif a.type is float:
-                lines.append(f"  static constexpr float {a.name} = {float(v)!r}f;" if v else f"  static constexpr float {a.name} = 0.f;")
+                lines.append(f"  static constexpr float {a.name} = (float){float(v)!r};")
             elif a.type in (int, bool):
                 lines.append(f"  static constexpr int {a.name} = {int(v)};")
         return lines + [f"  static constexpr int {k} = {self.grid.attrs[k]};" for k in self.op.tile_attrs]
@@ -346,7 +356,8 @@ class _ClassBody:
                 lines.append(f"    {{ const int c{d} = {self._c(s.lo)};")
                 closing += "}"
             elif isinstance(s, Span):
-                lines.append(f"    for (int c{d} = ev_max({self._c(s.lo)}, 0), end{d} = ev_min({self._c(s.hi)}, {n}); c{d} < end{d}; ++c{d}) {{")
+                lo, hi = f"ev_max({self._c(s.lo)}, 0)", f"ev_min({self._c(s.hi)}, {n})"
+                lines.append(f"    for (int c{d} = {lo}, end{d} = {hi}; c{d} < end{d}; ++c{d}) {{")
                 closing += "}"
             else:
                 if times is None and s.block != 1:
