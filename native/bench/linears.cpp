@@ -38,7 +38,8 @@ std::atomic<int64_t> arrived{0};
 void barrier(int64_t& round) {
   round++;
   arrived.fetch_add(1);
-  while (arrived.load() < round * kWorkers) __builtin_ia32_pause();
+  for (int spins = 0; arrived.load() < round * kWorkers; spins++)
+    if (spins > 10000) std::this_thread::yield();
 }
 
 double read_seconds(const char* data, size_t bytes) {
@@ -73,17 +74,27 @@ int main(int argc, char** argv) {
     int64_t n, k;
     bool norm, gated, residual;
   };
-  std::vector<Shape> layer = {{4096, 1024, true, false, false}, {1024, 2048, false, false, true}, {6144, 1024, true, true, false}, {1024, 3072, false, false, true}};
+  std::vector<Shape> layer = {{4096, 1024, true, false, false},
+                              {1024, 2048, false, false, true},
+                              {6144, 1024, true, true, false},
+                              {1024, 3072, false, false, true}};
   int layers = 28;
   Shape head{151936, 1024, true, false, false};
-  if (model == "tiny") layer = {{512, 256, true, false, false}, {256, 256, false, false, true}, {1536, 256, true, true, false}, {256, 768, false, false, true}}, layers = 4, head = {4096, 256, true, false, false};
+  if (model == "tiny") {
+    layers = 4, head = {4096, 256, true, false, false};
+    layer = {{512, 256, true, false, false},
+             {256, 256, false, false, true},
+             {1536, 256, true, true, false},
+             {256, 768, false, false, true}};
+  }
   std::vector<Shape> shapes;
   for (int i = 0; i < layers; i++) shapes.insert(shapes.end(), layer.begin(), layer.end());
   shapes.push_back(head);
   size_t bytes = 0;
   for (auto& s : shapes) bytes += size_t(s.n * s.k * 2);
   char* weights = huge(bytes + (4 << 20));
-  for (size_t i = 0; i < bytes / 2; i++) reinterpret_cast<uint16_t*>(weights)[i] = uint16_t(0x3c00 + (i * 2654435761u >> 20) % 256);
+  for (size_t i = 0; i < bytes / 2; i++)
+    reinterpret_cast<uint16_t*>(weights)[i] = uint16_t(0x3c00 + (i * 2654435761u >> 20) % 256);
   char* x = huge(tokens * 8192 * 4);
   char* y = huge(tokens * 160000 * 4);
   for (int64_t i = 0; i < tokens * 8192; i++) reinterpret_cast<uint16_t*>(x)[i] = uint16_t(0x3f00 + i % 64);
@@ -111,7 +122,7 @@ int main(int argc, char** argv) {
   for (int w = 0; w < kWorkers; w++)
     threads.emplace_back([&, w] {
       int64_t round = 0;
-      std::vector<char*> scratch(1, huge(64 << 20));
+      char* scratch = huge(64 << 20);
       for (int step = 0; step < steps; step++) {
         const double start = now();
         for (auto& a : calls) {
@@ -119,7 +130,7 @@ int main(int argc, char** argv) {
           bool fresh = true;
           for (int64_t m = 0; m < tiles; m++)
             for (int64_t n = panels * w / kWorkers; n < panels * (w + 1) / kWorkers; n++, fresh = false)
-              ev::EV_ISA::linear_task(a, {m, n}, {scratch[0], fresh});
+              ev::EV_ISA::linear_task(a, {m, n}, {scratch, fresh});
           barrier(round);
         }
         if (w == 0) times.push_back(now() - start);
@@ -128,5 +139,6 @@ int main(int argc, char** argv) {
   for (auto& t : threads) t.join();
   std::sort(times.begin(), times.end());
   const double t = times[times.size() / 2], read = std::min(best_read, read_seconds(weights, bytes / 1024 * 1024));
-  std::printf("%s, %ld tokens: %.3f ms a step, %.1f tok/s, weights at %.1f GB/s; read rate %.1f GB/s (%.0f %%)\n", model.c_str(), long(tokens), t * 1e3, tokens / t, bytes / t * 1e-9, bytes / read * 1e-9, 100 * read / t);
+  std::printf("%s, %ld tokens: %.3f ms a step, %.1f tok/s, weights at %.1f GB/s; read rate %.1f GB/s (%.0f %%)\n",
+              model.c_str(), long(tokens), t * 1e3, tokens / t, bytes / t * 1e-9, bytes / read * 1e-9, 100 * read / t);
 }
