@@ -2,6 +2,7 @@
 
     auto      the best one here
     cpu       C++ workers, one a core
+    cuda      one persistent kernel on an NVIDIA GPU (Hopper), bfloat16
     interp    the interpreter, in Python: slow, and the definition of what the others must compute
 """
 
@@ -31,10 +32,10 @@ def num_workers(num_threads: int | None) -> int:
 
 
 def check_device(device: str) -> str:
-    """The device's name, `auto` resolved; `UsageError` lists the known ones."""
+    """The device's name (`auto` is resolved when the model is known); `UsageError` lists the known ones."""
     if device != "auto" and device not in DEVICES:
         raise UsageError(f"device must be one of auto, {', '.join(DEVICES)}, got {device!r}")
-    return "cpu" if device == "auto" else device
+    return device
 
 
 def check_schedule(schedule: str) -> str:
@@ -65,4 +66,10 @@ def _open_cpu(loaded: Loaded, schedule: str, workers: int, progress: Progress | 
     return CpuRunner(kernel, loaded.limits, made_for.tile_queries)
 
 
-DEVICES: dict[str, Opener] = {"cpu": _open_cpu, "interp": _open_interp}
+def _open_cuda(loaded: Loaded, schedule: str, workers: int, progress: Progress | None) -> Runner:
+    from .cuda import open_cuda
+
+    return open_cuda(loaded, schedule, progress)
+
+
+DEVICES: dict[str, Opener] = {"cpu": _open_cpu, "cuda": _open_cuda, "interp": _open_interp}

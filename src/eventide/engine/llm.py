@@ -44,7 +44,8 @@ class LLM:
     """A language model, ready to generate.
 
     model: a checkpoint directory, the name of a bundled model, or a Hugging Face hub id (with `eventide[hub]`).
-    device: "cpu", "interp" (the interpreter, slow) or "auto". schedule: "static", "per_op" or "auto" (static).
+    device: "cpu", "cuda" (a GPU), "interp" (the interpreter, slow) or "auto" (the GPU, if there is one).
+    schedule: "static", "per_op" or "auto" (static).
     dtype: "float32", "bfloat16" or "auto", the checkpoint's own (float16 becomes float32).
     max_seq_len: tokens of a prompt and its continuation at most; None takes what the model allows, up to 8192, as
     memory permits. num_threads: CPU workers; None takes one for each core, or EVENTIDE_NUM_THREADS.
@@ -70,12 +71,20 @@ class LLM:
         progress: Progress | None = None,
     ) -> None:
         # what costs nothing to check comes first
-        self.device = check_device(device)
+        check_device(device)
         self.schedule = check_schedule(schedule)
         num_workers(num_threads)
         if max_seqs is not None and (isinstance(max_seqs, bool) or not 1 <= max_seqs <= 512):
             raise UsageError(f"max_seqs must be an integer from 1 to 512, got {max_seqs!r}")
-        loaded = open_model(model, dtype=dtype, max_seq_len=max_seq_len, load_format=load_format, max_seqs=max_seqs)
+        loaded = open_model(
+            model,
+            dtype=dtype,
+            max_seq_len=max_seq_len,
+            load_format=load_format,
+            max_seqs=max_seqs,
+            device="cpu" if device == "auto" and self.schedule != "static" else device,
+        )
+        self.device = loaded.device
         self.model = str(model)
         self.config: ModelConfig = loaded.config
         self.tokenizer: Tokenizer | None = loaded.tokenizer

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..errors import UsageError
 from ..models import hub
 from ..models.checkpoint import LOAD_FORMATS, open_weights
 from ..models.config import ModelConfig
-from ..models.decoder import Limits
+from ..models.decoder import Limits, build_decoder
 from ..models.generation import GenerationConfig
 from ..models.memory import available_bytes
 from ..models.registry import family_of, load_config
@@ -43,10 +44,14 @@ class Loaded:
     tokenizer: Tokenizer | None
     dtype: str
     limits: Limits
+    device: str
     specs: Sequence[WeightSpec]
     source: WeightSource
+    decode: bool = False  # the program of steps in which a sequence has one token
 
     def program(self) -> Program:
+        if self.decode:
+            return build_decoder(self.config, self.limits, self.dtype, decode=True)
         return family_of(self.config).build_program(self.config, self.limits, self.dtype)
 
     def weights(self, progress: Progress | None = None) -> Iterator[tuple[str, npt.NDArray[Any]]]:
@@ -67,29 +72,53 @@ def open_model(
     max_seq_len: int | None = None,
     load_format: str = "auto",
     max_seqs: int | None = None,
+    device: str = "cpu",
 ) -> Loaded:
-    """Read and check everything but the weights themselves. Raises the errors of `models` and of `choose_limits`."""
+    """Read and check everything but the weights themselves. Raises the errors of `models` and of `choose_limits`.
+
+    `device` may be "auto": the GPU, if there is one and the model can be had in bfloat16.
+    """
     if load_format not in LOAD_FORMATS:
         raise UsageError(f"load_format must be one of {', '.join(LOAD_FORMATS)}, got {load_format!r}")
     directory = hub.resolve(model, weights=load_format != "dummy")
     config = load_config(directory)
-    chosen = _choose_dtype(dtype, config)
+    device = _choose_device(device, dtype)
+    chosen = _choose_dtype(dtype, config, device)
     specs = family_of(config).weight_specs(config)
     source = open_weights(directory, specs, dtype=chosen, load_format=load_format)
     tokenizer = Tokenizer.load(directory, config.vocab_size)
     generation = GenerationConfig.load(directory, config)
-    limits = choose_limits(
-        config,
-        chosen,
-        max_seq_len,
-        available=available_bytes(),
-        weight_bytes=total_bytes(specs, chosen),
-        **({} if max_seqs is None else {"max_seqs": max_seqs}),
-    )
-    return Loaded(directory, config, generation, tokenizer, chosen, limits, specs, source)
+    limits = _limits(device, config, chosen, max_seq_len, max_seqs, total_bytes(specs, chosen))
+    return Loaded(directory, config, generation, tokenizer, chosen, limits, device, specs, source)
 
 
-def _choose_dtype(dtype: str, config: ModelConfig) -> str:
+def _limits(
+    device: str, config: ModelConfig, dtype: str, max_seq_len: int | None, max_seqs: int | None, weight_bytes: int
+) -> Limits:
+    if device == "cuda":
+        from .cuda import cuda_limits
+
+        return cuda_limits(config, max_seq_len, max_seqs, weight_bytes)
+    more = {} if max_seqs is None else {"max_seqs": max_seqs}
+    return choose_limits(config, dtype, max_seq_len, available=available_bytes(), weight_bytes=weight_bytes, **more)
+
+
+def _choose_device(device: str, dtype: str) -> str:
+    if device != "auto":
+        return device
+    if dtype == "float32" or find_spec("cuda") is None:
+        return "cpu"
+    from .cuda import usable_device
+
+    return "cpu" if usable_device() is None else "cuda"
+
+
+def _choose_dtype(dtype: str, config: ModelConfig, device: str) -> str:
+    if device == "cuda":
+        if dtype not in ("auto", "bfloat16"):
+            dtypes.check(dtype)
+            raise UsageError(f"the GPU computes in bfloat16 only, got dtype={dtype!r}; use dtype='bfloat16' or device='cpu'")
+        return "bfloat16"
     if dtype == "auto":
         # float16 has no fast path on CPUs, and float32 holds all of its values
         return "float32" if config.dtype == "float16" else config.dtype

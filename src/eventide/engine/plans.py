@@ -43,7 +43,7 @@ def compiled_plan(loaded: Loaded, target: Target, schedule: str) -> Plan:
 
 
 def _key(loaded: Loaded, target: Target, schedule: str) -> str:
-    parts = [__version__, sys.version, loaded.config, loaded.limits, loaded.dtype, target, schedule, *_sources()]
+    parts = [__version__, sys.version, loaded.config, loaded.limits, loaded.dtype, loaded.decode, target, schedule, *_sources()]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 

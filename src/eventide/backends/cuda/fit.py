@@ -18,13 +18,17 @@ from ...ir.nodes import Plan
 from .codegen import Config, Source, generate
 from .nvrtc import Binary, compile_source
 
-__all__ = ["SHARED_LIMIT", "compile_plan_source", "divisions"]
+__all__ = ["SHARED_LIMIT", "UnfitPlanError", "compile_plan_source", "divisions"]
 
 SHARED_LIMIT = 232_448  # bytes of shared memory a block may have on sm_90: 227 KiB
 IN_FLIGHT = 6  # chunks of 8 KiB: enough to keep the memory busy, little enough that polls don't queue behind them
 STATIC_ROOM = 3072  # bytes left for the block's barriers and arguments
 _KIB = 1024
-_TOO_SMALL = re.compile(r'static assertion failed with "([^"]*scratch memory)"')
+_REFUSED = re.compile(r'static assertion failed with "([^"]*)"')
+
+
+class UnfitPlanError(DeviceError):
+    """A plan that the operators' CUDA code is not made for: a size that it doesn't take, or too much shared memory."""
 
 
 def divisions(plan: Plan) -> list[Config]:
@@ -50,16 +54,18 @@ def compile_plan_source(plan: Plan, config: Config | None = None, **changes: int
         try:
             binary = compile_source(source.text)
         except DeviceError as e:
-            found = _TOO_SMALL.search(str(e))
-            if found is None:
+            found = _REFUSED.findall(str(e))
+            if not found:
                 raise
-            why = f"{found[1]}, of which there are {candidate.scratch // _KIB} KiB"
+            if others := [f for f in found if not f.endswith("scratch memory")]:
+                raise UnfitPlanError(f"plan '{plan.name}' can't run on the GPU: {others[0]}; use device='cpu'") from None
+            why = f"{found[0]}, of which there are {candidate.scratch // _KIB} KiB"
             continue
         used = candidate.shared_bytes + binary.resources["shared_bytes"]
         if used <= SHARED_LIMIT:
             return source, binary
         why = f"its ring, scratch and arguments take {used} bytes"
-    raise DeviceError(
+    raise UnfitPlanError(
         f"plan '{plan.name}' doesn't fit in the shared memory of a multiprocessor ({SHARED_LIMIT} bytes): {why}; a smaller "
         "tile_tokens of the target needs less"
     )

@@ -222,8 +222,8 @@ class CudaKernel:
 
     # -- launches
 
-    def run(self, steps: Sequence[StepLike], on_step: OnStep | None = None) -> list[Outputs]:
-        """Runs the steps in one launch; the outputs of each finished step, large ones for the last step only.
+    def run(self, steps: Sequence[StepLike], on_step: OnStep | None = None, *, large: bool = True) -> list[Outputs]:
+        """Runs the steps in one launch; the outputs of each finished step, large ones (if at all) for the last step only.
 
         `on_step(k, outputs)` is called while the kernel goes on, and ends the launch by returning True.
         """
@@ -244,7 +244,7 @@ class CudaKernel:
         self._launch(block, progress if on_step else None)
         done = int(self.words[1])
         progress(done)
-        for name in self._large() if done else ():
+        for name in self._large() if done and large else ():
             results[-1][name] = self.read_output(name, steps[done - 1].symbols)
         return results
 

@@ -86,8 +86,11 @@ class Packer:
         for t in self.inputs:
             shape, many = shape_of(t, symbols), t.name in stacked
             array = as_array(t, self._given(inputs, t.name), (n, *shape) if many else shape)
-            for one in array if many and t.invariants else array[None]:
-                check(t, one, symbols, inputs)
+            if many and any(i.kind != "within" for i in t.invariants):
+                for k in range(n):
+                    check(t, array[k], symbols, {name: v[k] if name in stacked else v for name, v in inputs.items()})
+            else:
+                check(t, array, symbols, inputs)
             self._put(rows, t.name, array if many else array[None])
         values = [symbols[name] for name in self.layout.symbols] or [0]
         return np.tile(np.array(values, np.int32), (n, 1)), rows

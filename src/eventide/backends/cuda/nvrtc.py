@@ -56,7 +56,14 @@ def _nvrtc() -> Any:
 def compile_source(source: str, *, cache: bool = True) -> Binary:
     """Machine code for `source`, from the cache if it was compiled before by the same compiler."""
     nvrtc = _nvrtc()
-    version = nvrtc.nvrtcVersion()
+    try:
+        version = nvrtc.nvrtcVersion()
+    except Exception as e:
+        # the bindings look for NVRTC's library at their first call
+        raise MissingDependencyError(
+            f"compiling for a GPU needs NVRTC, whose library was not found ({type(e).__name__}); install it with: "
+            "pip install 'eventide[cuda]'"
+        ) from None
     key = hashlib.sha256("\n".join([source, *OPTIONS, str(version[1:])]).encode()).hexdigest()[:32]
     folder = Path(CACHE_DIR.get()) / "cuda"
     cubin, log = folder / f"{key}.cubin", folder / f"{key}.log"

@@ -1,0 +1,229 @@
+"""The GPU behind the engine: two kernels over one copy of weights and states.
+
+    decode    steps of one token of one sequence, attention split over the past; a launch is as many steps as are asked for
+    mixed     steps of up to 8 tokens (or max_seqs, if more) of any sequences: prompts, and several sequences at once
+
+A step of the engine has up to 512 tokens; it becomes one launch of several steps of the mixed kernel. With tiles of 8, a
+prompt of 20 tokens is three steps in one launch:
+
+    seq, pos, slot    0..7 | 8..15 | 16..19        logit_rows  none | none | 19 - 16 = 3
+
+The history of tokens lives twice: the host's copy, which prompts are written to, is sent before a launch if anybody asked
+for it since the last one, and follows what the kernels draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import target
+from ..backends.cpu import Stop
+from ..backends.cuda.driver import Device
+from ..backends.cuda.fit import UnfitPlanError
+from ..backends.cuda.kernel import CudaKernel
+from ..errors import EventideError, ProgramError, UsageError
+from ..models.config import ModelConfig
+from ..models.decoder import Limits
+from ..models.registry import ModelFamily, family_of
+from ..profile.timeline import Timeline
+from .limits import choose_limits
+from .load import Loaded, Progress
+from .plans import compiled_plan
+from .steps import Chunk, Step, decode_tables, split_tables
+
+__all__ = ["CudaRunner", "cuda_limits", "open_cuda", "usable_device"]
+
+MAX_SEQS = 8  # when max_seqs isn't given: what one pass over the weights serves
+TILE = 8  # tokens of one pass over the weights
+_RESERVE = 512 << 20  # bytes left for launches, scratch and the driver
+_TABLES = ("seq", "pos", "slot", "tile_seq")  # one entry a token, tiles being of one query
+_SAMPLES = ("row_seq", "row_pos", "top_k", "num_logprobs", "temperature", "top_p", "seed")
+Array = npt.NDArray[Any]
+
+
+@cache
+def _device() -> Device:
+    return Device()
+
+
+def usable_device() -> Device | None:
+    """The GPU, if there is one that plans can be made for."""
+    try:
+        return _device()
+    except EventideError:
+        return None
+
+
+def cuda_limits(config: ModelConfig, max_seq_len: int | None, max_seqs: int | None, weight_bytes: int) -> Limits:
+    """Limits for what is free on the GPU. Every sequence slot owns its pages there, so `max_seqs` shrinks before the context
+    does."""
+    device = _device()
+    device.enter()
+    limits = choose_limits(
+        config,
+        "bfloat16",
+        max_seq_len,
+        available=device.free_bytes()[0] - _RESERVE,
+        weight_bytes=weight_bytes,
+        max_seqs=max_seqs or MAX_SEQS,
+    )
+    seqs = max(1, min(limits.max_seqs, limits.pages // limits.pages_per_seq))
+    return replace(limits, max_seqs=seqs, max_rows=max(seqs, TILE), num_pages=0)
+
+
+def open_cuda(loaded: Loaded, schedule: str, progress: Progress | None) -> CudaRunner:
+    """Compiles both kernels and loads the weights, straight from the checkpoint's files to the GPU."""
+    if schedule != "static":
+        raise UsageError(f"schedule '{schedule}' doesn't run on the GPU yet; use 'static'")
+    if loaded.dtype != "bfloat16":
+        raise UsageError(f"the GPU computes in bfloat16 only, got dtype={loaded.dtype!r}; use dtype='bfloat16' or device='cpu'")
+    device = _device()
+    width = max(TILE, loaded.limits.max_seqs)
+    small = replace(loaded.limits, max_tokens=min(width, loaded.limits.slots), max_rows=width)
+    made_for = target.h200(min(132, device.num_sms), tile_tokens=TILE)
+    mixed = CudaKernel(compiled_plan(replace(loaded, limits=small), made_for, schedule), device=device)
+    decode = None
+    if family_of(loaded.config).build_program.__func__ is ModelFamily.build_program.__func__:  # type: ignore[attr-defined]
+        one = replace(loaded, limits=replace(small, max_tokens=1, max_rows=1), decode=True)
+        try:
+            plan = compiled_plan(one, replace(made_for, tile_tokens=1), schedule)
+            decode = CudaKernel(plan, memory=mixed.memory)
+        except UnfitPlanError:
+            pass  # head sizes that the split attention doesn't take; the mixed kernel does
+    for name, array in loaded.weights(progress):
+        mixed.bind_weights(name, array)
+    return CudaRunner(mixed, decode, loaded.limits)
+
+
+class _Found(dict[str, Array]):
+    """Outputs of a step; logits come from the GPU when they are asked for."""
+
+    def __init__(self, small: dict[str, Array], kernel: CudaKernel, symbols: dict[str, int], whole: bool) -> None:
+        super().__init__(small)
+        self._kernel, self._symbols, self._whole = kernel, symbols, whole
+
+    def __missing__(self, name: str) -> Array:
+        if not self._whole:
+            raise ProgramError(f"output '{name}' of a step in several parts is not kept; run one with sample=False to have it")
+        self[name] = self._kernel.read_output(name, self._symbols)
+        return self[name]
+
+
+class CudaRunner:
+    """A model on one GPU."""
+
+    tile_queries = 1
+
+    def __init__(self, mixed: CudaKernel, decode: CudaKernel | None, limits: Limits) -> None:
+        self._mixed, self._decode, self.limits = mixed, decode, limits
+        self.plan = (decode or mixed).plan
+        self._width = mixed.plan.symbols["num_tokens"][1]
+        self._tokens = np.zeros((limits.max_seqs, limits.max_seq_len + 1), np.int32)
+        self._touched = True
+        self._splits = max(1, mixed.workers // (2 * _kv_heads(self.plan)))
+
+    @property
+    def tokens(self) -> npt.NDArray[np.int32]:
+        self._touched = True
+        return self._tokens
+
+    def run(self, step: Step) -> dict[str, Array]:
+        """One step of the engine as one launch; as one launch for each part if it has logits and draws nothing."""
+        self._send_tokens()
+        parts = split_step(step, self._width)
+        k = self._mixed
+        if step.symbols["num_samples"] == 0 and step.symbols["num_rows"] > 0 and len(parts) > 1:
+            found = [k.run([part])[0] for part in parts]
+            return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+        if len(parts) == 1:
+            small = {n: a[0] for n, a in k.run_loop(parts[0].symbols, parts[0].inputs, 1).outputs.items()}
+            outputs = _Found(small, k, parts[0].symbols, True)
+        else:
+            each = k.run(parts, large=False)
+            outputs = _Found({n: np.concatenate([one[n] for one in each]) for n in each[0]}, k, {}, False)
+        for row in range(step.symbols["num_samples"]):
+            seq, pos = int(step.inputs["row_seq"][row]), int(step.inputs["row_pos"][row])
+            self._tokens[seq, pos + 1] = outputs["next_token"][row]
+        return outputs
+
+    def decode(
+        self,
+        chunks: Sequence[Chunk],
+        num_steps: int,
+        block_table: Array,
+        stop_tokens: Sequence[Collection[int]],
+        keep: Collection[str],
+    ) -> dict[str, Array]:
+        self._send_tokens()
+        symbols, inputs, stacked = decode_tables(self.limits, chunks, num_steps, block_table)
+        kernel = self._mixed
+        if self._decode is not None and len(chunks) == 1:
+            kernel = self._decode
+            inputs["block_table"] = _permutation(self.limits, chunks, num_steps, block_table)
+            inputs |= split_tables(self.limits, chunks[0].start + num_steps, self._splits)
+            symbols["num_splits"] = len(inputs["split_begin"])
+            stacked -= {"slot"}
+        width = max(len(stops) for stops in stop_tokens)
+        stop = Stop("next_token", [[*stops, *[-1] * (width - len(stops))] for stops in stop_tokens]) if width else None
+        found = kernel.run_loop(symbols, inputs, num_steps, stacked=stacked, keep={*keep, "next_token"}, stop=stop)
+        for row, chunk in enumerate(chunks):
+            self._tokens[chunk.seq, chunk.start + 1 : chunk.start + 1 + found.num_steps] = found.outputs["next_token"][:, row]
+        return {name: found.outputs[name] for name in keep}
+
+    def profile(self, step: Step) -> Timeline:
+        raise UsageError("tasks on the GPU can't be recorded through the engine yet; use device='cpu'")
+
+    def close(self) -> None:
+        for kernel in (self._mixed, self._decode):
+            if kernel is not None:
+                kernel.close()
+        self._mixed.memory.close()
+
+    def _send_tokens(self) -> None:
+        if self._touched:
+            self._mixed.write_state("tokens", self._tokens)
+            self._touched = False
+
+
+def _kv_heads(plan: Any) -> int:
+    return max((int(g.attrs["num_kv_heads"]) for g in plan.grids if "num_kv_heads" in g.attrs), default=1)
+
+
+def _permutation(limits: Limits, chunks: Sequence[Chunk], num_steps: int, block_table: Array) -> Array:
+    """The block table with the pages that nobody uses in this launch where they can't be mistaken for a used one: the decode
+    program is made for tables in which no page stands twice."""
+    out = np.full(block_table.shape, -1, np.int32)
+    for c in chunks:
+        used = -(-(c.start + num_steps) // limits.page_size)
+        out[c.seq, :used] = block_table[c.seq, :used]
+    rest = np.setdiff1d(np.arange(limits.pages, dtype=np.int32), out[out >= 0])
+    out[out < 0] = rest[: int((out < 0).sum())]
+    return out
+
+
+def split_step(step: Step, width: int) -> list[Step]:
+    """A step whose tiles are single tokens, cut into steps of at most `width` tokens, in order."""
+    total, samples = step.symbols["num_tokens"], step.symbols["num_samples"]
+    if total <= width:
+        return [step]
+    inputs, rows, parts = step.inputs, step.inputs["logit_rows"], []
+    for first in range(0, total, width):
+        n = min(width, total - first)
+        mine = np.flatnonzero((rows >= first) & (rows < first + n))
+        drawn = mine[mine < samples]
+        part = {name: inputs[name][first : first + n] for name in _TABLES}
+        part |= {name: inputs[name][drawn] for name in _SAMPLES}
+        part |= {
+            "tile_indptr": np.arange(n + 1, dtype=np.int32),
+            "block_table": inputs["block_table"],
+            "logit_rows": rows[mine] - np.int32(first),
+        }
+        symbols = {"num_tokens": n, "num_tiles": n, "num_rows": len(mine), "num_samples": len(drawn)}
+        parts.append(Step(symbols, part))
+    return parts
