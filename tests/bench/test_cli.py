@@ -87,6 +87,28 @@ def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert captured.err.startswith("error: ") and captured.err.count("\n") == 1 and captured.out == ""
 
 
+def test_files_that_cannot_be_written_or_are_absurd(
+    shown: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
+    folder = tmp_path / "solution"
+    folder.mkdir()
+    (folder / "solution.json").write_text("[" * 100_000)
+    (tmp_path / "file").write_text("")
+    for argv in (
+        ("report", "html", str(shown), "-o", str(tmp_path / "absent" / "page.html")),
+        ("check", str(deep)),
+        ("check", str(deep), "--kind", "definition"),
+        ("pack", str(folder)),
+        ("new", "data", str(tmp_path / "file" / "below")),
+        ("report", "merge", str(shown), "-o", str(tmp_path / "file" / "below")),
+    ):
+        assert call(*argv) == 7, argv
+        captured = capsys.readouterr()
+        assert captured.out.startswith("error: ") or captured.err.startswith("error: "), argv
+
+
 def test_from_nothing_to_a_packed_solution(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ class Library:
         self.data, self.cache = data, cache
         self._lock = threading.RLock()
         self._built: dict[tuple[str, str], Runnable | None] = {}
+        self._method: Any = None
 
     def has(self, name: str, device: str) -> bool:
         """Whether asking for it again is cheap."""
@@ -76,7 +77,9 @@ class Library:
         from .builders import BuildContext, builder_for
 
         solution = self.data.get_solution(name)
-        context = BuildContext(self.cache / "bench", device, sandbox.choose(unsafe=True))
+        if self._method is None:
+            self._method = sandbox.choose(unsafe=True)  # asks the machine, which takes a moment
+        context = BuildContext(self.cache / "bench", device, self._method)
         builder = builder_for(solution)
         missing = builder.missing(solution, context)
         if missing is not None:

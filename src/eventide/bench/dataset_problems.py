@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails, from_json
 
 Place = tuple[str | int, ...]
 
+_MAX_DEPTH = 100
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 
 
@@ -54,6 +55,8 @@ def locate(text: str) -> dict[Place, int]:
         line += text.count("\n", last_end, token.start())
         last_end = token.start()
         piece = token.group()
+        if len(stack) > _MAX_DEPTH:
+            break  # no record nests like this, and every level costs time
         if stack and not stack[-1][0] and piece not in ",]":
             lines.setdefault(tuple(frame[1] for frame in stack), line)
         if piece in "{[":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from ..errors import BenchError, SchemaError
 from .dataset_problems import problems_in
@@ -43,7 +44,7 @@ def pack(folder: str | Path) -> Packed:
         raise BenchError(f"{folder} has no {MANIFEST}: write one with name, definition, author and spec")
     text = read_text(manifest)
     try:
-        data: Any = json.loads(text)
+        data: Any = from_json(text)
     except ValueError as error:
         raise SchemaError(f"{manifest}: not valid JSON: {error}") from None
     if not isinstance(data, dict):

@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ..errors import EventideError
+from ..errors import BenchError, EventideError
 from . import bench_common, bench_data, bench_export, bench_report, bench_run, bench_solutions
 
 _DESCRIPTION = """\
@@ -42,7 +42,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def main(args: argparse.Namespace) -> int:
     """Run the subcommand that the arguments name; returns the exit code."""
     bench_common.need_pydantic()
-    result: int = args.bench_function(args)
+    try:
+        result: int = args.bench_function(args)
+    except BrokenPipeError:  # nobody reads any more: the command line's own affair
+        raise
+    except OSError as error:
+        raise BenchError(f"{error.filename or 'a file'} cannot be used: {error.strerror or error}") from None
     return result
 
 
