@@ -155,3 +155,14 @@ def test_dummy_weights(checkpoint: Path, tmp_path: Path) -> None:
             assert llm.tokenizer is None
             found.append(llm.generate([3, 4, 5], params).token_ids)
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("device", ["cpu", "interp"])
+def test_use_after_close(bare: Path, device: str) -> None:
+    llm = eventide.LLM(bare, device=device, num_threads=2)
+    llm.close()
+    llm.close()
+    for use in (lambda: llm.generate([5, 6]), lambda: llm.stream([5, 6]), lambda: llm.logits([5, 6])):
+        with pytest.raises(UsageError, match=r"this model was closed; load it again"):
+            use()
+    assert "linear" in str(llm.plan)

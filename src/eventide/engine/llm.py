@@ -93,6 +93,7 @@ class LLM:
         self._generation = loaded.generation
         self._runner = open_runner(loaded, self.device, self.schedule, num_threads, progress)
         self._pool = PagePool(self.limits)
+        self._closed = False
 
     # -- what it is
 
@@ -114,8 +115,10 @@ class LLM:
         return SamplingParams(params.max_new_tokens, s.temperature, s.top_k, s.top_p)
 
     def close(self) -> None:
-        """Stop the workers and free the memory."""
-        self._runner.close()
+        """Stop the workers and free the memory; the model can't be used afterwards."""
+        if not self._closed:
+            self._closed = True
+            self._runner.close()
 
     def __enter__(self) -> LLM:
         return self
@@ -210,6 +213,8 @@ class LLM:
         return batch, single
 
     def _check_ids(self, token_ids: Sequence[int], limit: int) -> list[int]:
+        if self._closed:
+            raise UsageError("this model was closed; load it again with eventide.LLM(...)")
         try:
             ids = [operator.index(token) for token in token_ids]
         except TypeError:
