@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any
 
 import pytest
@@ -67,6 +68,13 @@ def test_field_and_sentence(model: type[BaseModel], record: dict[str, Any], fiel
     if last and not last.isdigit():
         line = text.split("\n")[problem.line - 1]
         assert f'"{last}"' in line or f'"{field.split(".")[-2]}"' in line  # an absent field: its parent's line
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '"\\"' * 200_000, '{"a":' * 200_000, '["",' * 200_000])
+def test_locate_takes_no_more_than_its_time(text: str) -> None:
+    start = time.perf_counter()
+    locate(text)
+    assert time.perf_counter() - start < 10
 
 
 def test_printing() -> None:

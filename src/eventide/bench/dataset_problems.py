@@ -21,7 +21,8 @@ from pydantic_core import ErrorDetails, from_json
 Place = tuple[str | int, ...]
 
 _MAX_DEPTH = 100
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+# a string that does not end matches to the end, so that no start is tried twice
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[{}\[\],:]|[^\s{}\[\],:"]+', re.S)
 
 
 @dataclass(frozen=True)
