@@ -1,8 +1,8 @@
-// Event cells, and how a worker waits for one: it spins, then yields, then sleeps.
+// Event cells, and how a worker waits for one: it spins, yields if asked to, then sleeps.
 //
 // A cell is a counter on its own cache line. A notification adds with release, a waiter reads with acquire. Spinning answers
-// within the time that a cache line takes to move; yielding and sleeping leave the core to whoever needs it, be it
-// another process or the very worker that is waited for. A notifier finds out with one load of a line that nobody writes
+// within the time that a cache line takes to move; sleeping leaves the core to whoever needs it, be it another process or
+// the very worker that is waited for, and who sleeps is preferred when woken. A notifier finds out with one load of a line that nobody writes
 // whether anyone sleeps, and wakes only those whose count is reached.
 //
 // The two meet safely because both sides use sequentially consistent operations: the sleeper announces itself and then
@@ -44,8 +44,8 @@ class Waiting {
  public:
   explicit Waiting(int num_workers) : num_(num_workers), sleepers_(new Sleeper[num_workers]) {}
 
-  int64_t spin_ns = 40'000;    // longer than workers of an idle machine differ at one event
-  int64_t yield_ns = 60'000;   // after that, before sleeping
+  int64_t spin_ns = 50'000;  // longer than workers of an idle machine differ at one event
+  int64_t yield_ns = 0;      // after that, if asked for: no gain was measured, beside a busy process or on one CPU
 
   void notify(Cell& cell, uint64_t n) {
     const uint64_t now = cell.count.fetch_add(n, std::memory_order_seq_cst) + n;

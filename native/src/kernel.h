@@ -44,8 +44,8 @@ struct Options {
   bool pin = false;           // tie each worker to one CPU
   int64_t delay_ns = 0;       // wait a random time up to this before some tasks
   uint64_t delay_seed = 1;
-  int64_t spin_ns = 40'000;   // how long a waiting worker spins, then yields, before it sleeps
-  int64_t yield_ns = 60'000;
+  int64_t spin_ns = 50'000;   // how long a waiting worker spins, then yields, before it sleeps
+  int64_t yield_ns = 0;
 };
 
 // Ends a launch early: after each step every element of an int32 output is looked up in its row of tokens.

@@ -22,7 +22,7 @@ from . import decoders as d
 
 NATIVE = Path(__file__).parents[2] / "native"
 PACKAGE = NATIVE.parent / "src" / "eventide"
-FLAGS = ["-std=c++17", "-O1", "-g", "-fno-math-errno", "-fno-trapping-math", "-pthread"]
+FLAGS = ["-std=c++17", "-O1", "-g1", "-fno-math-errno", "-fno-trapping-math", "-pthread"]
 # fixed addresses: ThreadSanitizer cannot place its shadow memory under every address randomisation
 FIXED = ["setarch", "-R"] if shutil.which("setarch") else []
 

@@ -18,6 +18,7 @@ Operator code is chosen at run time among the instruction sets that this process
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class CpuKernel:
     isa: the instruction set (None: the best). poison: fill scratch and outputs with 0xFF before every step.
     check_counts: compare all counters with their needed counts after every step. pin: tie workers to CPUs.
     delay_ns: before some tasks wait a random time up to this (to bring out races). spin_us, yield_us: how long a waiting
-    worker spins, then yields its CPU, before it sleeps.
+    worker spins, then yields its CPU, before it sleeps (None: 50, or 2 with fewer CPUs than workers).
     """
 
     def __init__(
@@ -94,8 +95,8 @@ class CpuKernel:
         pin: bool = False,
         delay_ns: int = 0,
         delay_seed: int = 1,
-        spin_us: float = 40.0,
-        yield_us: float = 60.0,
+        spin_us: float | None = None,
+        yield_us: float = 0.0,
     ) -> None:
         text = lower(plan)
         assert plan.schedule is not None
@@ -108,6 +109,9 @@ class CpuKernel:
         self.num_threads = plan.schedule.num_workers
         native = _native()
         extra = _outside_entries(plan, self.isa)
+        if spin_us is None:
+            # with fewer CPUs than workers a spinning worker only keeps the others from theirs
+            spin_us = 50.0 if _num_cpus() >= self.num_threads else 2.0
         waits = (int(spin_us * 1e3), int(yield_us * 1e3))
         try:
             self._kernel = native.Kernel(text, self.isa, extra, poison, check_counts, pin, delay_ns, delay_seed, *waits)
@@ -337,6 +341,10 @@ class CpuKernel:
                 except ProgramError as e:
                     return e
         return StuckError(message) if "stuck" in message else PlanError(message)
+
+
+def _num_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _address(array: Array) -> int:
