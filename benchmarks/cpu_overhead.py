@@ -45,7 +45,8 @@ def main() -> None:
     for workers in (1, 2):
         for schedule in ("static", "per_op"):
             short, long = (best_step_ns(n, workers, schedule) for n in (20, 120))
-            print(f"{workers} workers, {schedule:7s} {(long - short) / 100:6.0f} ns per grid, step of 20 grids {short / 1e3:6.1f} us")
+            per_grid = (long - short) / 100
+            print(f"{workers} workers, {schedule:7s} {per_grid:6.0f} ns per grid, step of 20 grids {short / 1e3:6.1f} us")
 
 
 if __name__ == "__main__":
