@@ -150,13 +150,13 @@ def test_looks_for_the_reference_on_disk(tmp_path: Path, method: sandbox.Method)
     root = tmp_path / "data"
     result = attack(
         f"""
-        import json, os
+        import json, os, sys
         found = None
         for top in ({str(root)!r}, {str(tmp_path)!r}, "/tmp", "/dev/shm", "/var/tmp"):
             for folder, _, files in os.walk(top):
                 for name in files:
                     path = os.path.join(folder, name)
-                    if os.path.abspath(path) == os.path.abspath(__file__):
+                    if os.path.abspath(path) == os.path.abspath(__file__) or path.startswith(sys.prefix):
                         continue
                     try:
                         text = open(path, errors="replace").read()
@@ -494,6 +494,6 @@ def test_one_bad_solution_costs_only_itself(tmp_path: Path) -> None:
     names = {"crash": "import os\ndef run(x, y, z): os.abort()\n", "hang": "def run(x, y, z):\n    while True: pass\n"}
     bad = [solution(text, name=name) for name, text in names.items()]
     data = TraceSet([SCALE], [workload(SCALE, n=SIZE)], [*bad, solution(HONEST, name="honest")])
-    report = run_benchmark(data, devices=["cpu"], command_line={**QUICK, "timeout_s": 1.5}, cache=tmp_path)
+    report = run_benchmark(data, devices=["cpu"], command_line={**QUICK, "timeout_s": 4.0}, cache=tmp_path)
     statuses = {t.solution: str(t.evaluation.status) for t in report.traces if t.evaluation}
     assert statuses == {"crash": "RUNTIME_ERROR", "hang": "TIMEOUT", "honest": "PASSED"}

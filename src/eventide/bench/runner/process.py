@@ -1,7 +1,7 @@
 """One confined worker process as the runner sees it: start, talk, stop, continue, end, and know why it ended.
 
     with WorkerProcess(policy, limits) as worker:
-        worker.request({"op": "load", ...}, timeout_s=60)
+        worker.request({"op": "hello", ...}, timeout_s=60)
         worker.stop()                       # inputs are prepared while nothing of it runs
         wall_ns, waited_ns, reply = worker.timed_go({"op": "go", ...}, timeout_s=5, stop=True)
 

@@ -46,6 +46,7 @@ from eventide.errors import BenchError, OutOfMemoryError
 _SLOT_BUDGET = 256 << 20  # bytes of inputs and outputs for the slots of a warm batch
 _MOST_SLOTS = 4
 _TMP_BYTES = 256 << 20
+_START_S = 300.0  # for an interpreter with its libraries on a busy machine
 
 
 @dataclass
@@ -90,16 +91,15 @@ class Host:
         )
         env = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # its pool of compilers would outlive the warm-up
         worker = WorkerProcess(policy, Limits(settings.memory_bytes, settings.output_bytes), env)
-        message = {
-            "op": "load",
-            "code": built.code,
+        hello = {
+            "op": "hello",
             "framework": built.framework,
             "device": self.device,
             "destination_passing": passing,
-            "lock": not built.starts_processes,
         }
         try:
-            worker.request(message, seconds)
+            worker.request(hello, _START_S)  # ours, not the solution's time
+            worker.request({"op": "load", "code": built.code, "lock": not built.starts_processes}, seconds)
         except BaseException:
             worker.close()
             raise
@@ -146,7 +146,7 @@ class Reference:
                     self.settings,
                     self.host.scratch / "reference",
                     passing=False,
-                    seconds=self.settings.timeout_s,
+                    seconds=max(self.settings.timeout_s, _START_S),
                 )
             return BoundWorker(
                 self._worker,
@@ -156,7 +156,7 @@ class Reference:
                 destination_passing=False,
                 cast=True,
                 flusher=self.host.flusher,
-                allowance=Allowance(self.settings.timeout_s, per_request=True),
+                allowance=Allowance(max(self.settings.timeout_s, _START_S), per_request=True),
                 owns_worker=False,
             )
         except WorkerFailure as failure:

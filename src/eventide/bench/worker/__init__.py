@@ -4,7 +4,8 @@ The process is given code and inputs, never the reference's outputs or the compa
 socket (`channel`), sees inputs through a read-only mapping and leaves outputs in a mapping of its own (`arrays`).
 
     runner                                  worker
-    load {code, framework, device}     →    import or dlopen
+    hello {framework, device}          →    import torch where it is needed
+    load {code}                        →    import or dlopen
     bind {tensors, slots} + 2 fds      →    map, build argument lists
     lock {}                            →    no new process any more
     prepare {slots, seeds, poison}     →    CUDA only: inputs staged on the device, poisoned outputs

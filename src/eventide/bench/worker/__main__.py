@@ -36,7 +36,8 @@ class Worker:
         self.destination_passing = True
         self.side: Any = None
 
-    def load(self, message: dict[str, Any]) -> dict[str, Any]:
+    def hello(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Import what every solution of this kind needs; the solution's own time has not begun."""
         self.framework, self.device = message["framework"], message["device"]
         self.destination_passing = message["destination_passing"]
         if self.framework == "torch":
@@ -46,6 +47,9 @@ class Worker:
             if self.device != "cpu":
                 torch.cuda.set_device(self.device)
                 torch.zeros(1, device=self.device)
+        return {}
+
+    def load(self, message: dict[str, Any]) -> dict[str, Any]:
         if message["lock"]:
             self.lock({})  # this code has no reason to start a process, not even while it is imported
         self.loaded = load(message["code"])
