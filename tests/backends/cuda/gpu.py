@@ -1,0 +1,139 @@
+"""Small decoders on a GPU, their weights, and what the interpreter says of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from eventide import target
+from eventide.backends.cuda.driver import Device
+from eventide.backends.cuda.kernel import CudaKernel
+from eventide.backends.interp import Interpreter
+from eventide.backends.policies import InOrder
+from eventide.dtypes import to_numpy
+from eventide.engine.steps import Chunk, Step, make_step
+from eventide.errors import EventideError
+from eventide.ir.nodes import Plan
+from eventide.models.config import ModelConfig
+from eventide.models.decoder import Limits, build_decoder
+from eventide.models.rope import rope_table
+from eventide.passes.pipeline import compile_plan
+
+LIMITS = Limits(max_tokens=8, max_rows=8, max_seqs=3, max_seq_len=128, page_size=16)
+SHAPES: dict[str, dict[str, Any]] = {
+    "qwen3": {},
+    "llama": {"head_dim": 64, "num_heads": 16, "num_kv_heads": 4, "qk_norm": False, "tie_word_embeddings": False},
+    "qwen2": {"head_dim": 128, "num_heads": 4, "num_kv_heads": 1, "qk_norm": False, "qkv_bias": True},
+}
+
+
+def config(**changes: Any) -> ModelConfig:
+    facts: dict[str, Any] = {
+        "architecture": "Qwen3ForCausalLM", "hidden_size": 256, "intermediate_size": 512, "num_layers": 2, "num_heads": 8,
+        "num_kv_heads": 2, "head_dim": 64, "vocab_size": 1003, "rms_norm_eps": 1e-6, "rope_theta": 1e4, "rope_scaling": None,
+        "qkv_bias": False, "qk_norm": True, "tie_word_embeddings": True, "max_position_embeddings": 256, "dtype": "bfloat16",
+    }  # fmt: skip
+    return ModelConfig(**{**facts, **changes})
+
+
+def plan_of(c: ModelConfig, limits: Limits = LIMITS, *, decode: bool = False, verify: bool = True) -> Plan:
+    """`decode`: with tiles of 8 tokens, so that several sequences take part; the engine's own have tiles of 1."""
+    return compile_plan(build_decoder(c, limits, "bfloat16", decode=decode), target.h200(), verify=verify)
+
+
+def plan_of_one(c: ModelConfig, limits: Limits = LIMITS) -> Plan:
+    """Steps of one token of one sequence, as the engine's."""
+    one = replace(limits, max_tokens=1, max_rows=1)
+    return compile_plan(build_decoder(c, one, "bfloat16", decode=True), target.h200(tile_tokens=1))
+
+
+def weights(plan: Plan, c: ModelConfig, limits: Limits = LIMITS, dtype: str = "bfloat16") -> dict[str, np.ndarray]:
+    """Seeded: norms near 1, matrices that keep magnitudes."""
+    found = {}
+    for t in plan.tensors.values():
+        if t.role != "weight":
+            continue
+        shape = tuple(int(str(e)) for e in t.shape)
+        rng = np.random.default_rng(sum(t.name.encode()))
+        if t.name == "rope":
+            found[t.name] = rope_table(c, limits.max_seq_len)
+            continue
+        array = rng.standard_normal(shape) * (shape[-1] ** -0.5 if len(shape) == 2 else 0.1) + ("norm" in t.name)
+        found[t.name] = array.astype(ml_dtypes.bfloat16).astype(to_numpy(dtype))
+    return found
+
+
+@cache
+def device() -> Device | str:
+    """The GPU, or why there is none."""
+    try:
+        return Device()
+    except EventideError as e:
+        return str(e)
+
+
+def need_gpu() -> Device:
+    found = device()
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found
+
+
+def open_kernel(plan: Plan, c: ModelConfig, **options: Any) -> CudaKernel:
+    if "memory" not in options:
+        options["device"] = need_gpu()
+    kernel = CudaKernel(plan, **options)
+    if not kernel.bound:
+        for name, array in weights(plan, c).items():
+            kernel.bind_weights(name, array)
+    return kernel
+
+
+def write_tokens(kernel: CudaKernel, prompts: list[np.ndarray]) -> np.ndarray:
+    tokens = np.zeros((LIMITS.max_seqs, LIMITS.max_seq_len + 1), np.int32)
+    for row, prompt in zip(tokens, prompts):
+        row[: len(prompt)] = prompt
+    kernel.write_state("tokens", tokens)
+    return tokens
+
+
+def clear_caches(kernel: CudaKernel) -> None:
+    for t in kernel.plan.tensors.values():
+        if t.role == "state" and t.name.endswith("_cache"):
+            kernel.device.fill(kernel.addresses[t.name], 0, kernel.read_state(t.name).nbytes)
+
+
+def prompt_steps(prompts: list[np.ndarray]) -> list[Step]:
+    """All prompts, in steps of at most 8 tokens; the last tokens draw."""
+    steps = []
+    for seq, prompt in enumerate(prompts):
+        for start in range(0, len(prompt), 8):
+            count = min(8, len(prompt) - start)
+            last = start + count == len(prompt)
+            steps.append(make_step(LIMITS, [Chunk(seq, start, count, rows="last" if last else "none", sample=last)], 1))
+    return steps
+
+
+def decode_steps(starts: list[int], n: int, splits: int = 0) -> list[Step]:
+    """n steps that continue sequences 0, 1, ... from these positions."""
+    return [make_step(LIMITS, [Chunk(s, at + i, 1) for s, at in enumerate(starts)], 1, splits=splits) for i in range(n)]
+
+
+def interpreted(c: ModelConfig, tokens: np.ndarray, steps: list[Step]) -> list[dict[str, np.ndarray]]:
+    """The interpreter's outputs of the same steps with float32 arithmetic and storage, fed the tokens given."""
+    dtype = "float32"
+    exact = compile_plan(build_decoder(c, LIMITS, dtype), target.h200(), verify=False)
+    states = {
+        t.name: np.zeros([int(str(e)) for e in t.shape], to_numpy(t.dtype)) for t in exact.tensors.values() if t.role == "state"
+    }
+    machine = Interpreter(exact, weights(exact, c, dtype=dtype), states)
+    found = []
+    for step in steps:
+        states["tokens"][...] = tokens  # teacher-forced: what a step drew is not what the next one reads
+        found.append(machine.run(step.symbols, step.inputs, InOrder()))
+    return found

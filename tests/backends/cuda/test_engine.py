@@ -1,0 +1,118 @@
+"""`LLM(device="cuda")`: what the engine offers, on a GPU, beside transformers in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import eventide
+from eventide import SamplingParams
+from eventide.engine.cuda import CudaRunner, split_step
+from eventide.engine.steps import Chunk, make_step
+from eventide.errors import UsageError
+from eventide.models.decoder import Limits
+from tests.backends.cuda.gpu import need_gpu
+from tests.checkpoints import Shape, load_reference, make_checkpoint
+
+SHAPE = Shape(
+    hidden_size=128, intermediate_size=256, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=64, vocab_size=512, dtype="bfloat16"
+)
+
+
+def test_a_step_is_split_without_losing_rows() -> None:
+    limits = Limits(max_tokens=64, max_rows=8, max_seqs=4, max_seq_len=64, page_size=16)
+    step = make_step(limits, [Chunk(0, 3, 20), Chunk(1, 0, 5, rows="none", sample=False), Chunk(2, 7, 1), Chunk(3, 0, 2)], 1)
+    parts = split_step(step, 8)
+    assert [p.symbols["num_tokens"] for p in parts] == [8, 8, 8, 4]
+    for name in ("seq", "pos", "slot", "row_seq", "row_pos", "seed"):
+        assert np.array_equal(np.concatenate([p.inputs[name] for p in parts]), step.inputs[name])
+    rows = np.concatenate([p.inputs["logit_rows"] + 8 * i for i, p in enumerate(parts)])
+    assert np.array_equal(rows, step.inputs["logit_rows"])
+    assert sum(p.symbols["num_samples"] for p in parts) == 3
+    assert split_step(step, 28) == [step]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_other_dtypes_are_refused(dtype: str) -> None:
+    if dtype == "float32":
+        with pytest.raises(UsageError, match="the GPU computes in bfloat16 only, got dtype='float32'; use dtype='bfloat16' or"):
+            eventide.LLM("eventide-tiny", device="cuda", dtype=dtype)
+    else:
+        with pytest.raises(UsageError):
+            eventide.LLM("eventide-tiny", device="cuda", dtype=dtype)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("models") / "gpu", SHAPE, tokenizer=True)
+
+
+@pytest.fixture(scope="module")
+def llm(checkpoint: Path) -> Iterator[eventide.LLM]:
+    need_gpu()
+    with eventide.LLM(checkpoint) as loaded:
+        assert loaded.device == "cuda", "a usable GPU is the default"
+        yield loaded
+
+
+PROMPT = [int(i) for i in np.random.default_rng(5).integers(3, 500, 45)]
+
+
+@pytest.mark.gpu
+def test_logits(llm: eventide.LLM, checkpoint: Path) -> None:
+    import torch
+
+    with torch.no_grad():
+        want = load_reference(checkpoint)(torch.tensor([PROMPT])).logits[0].float().numpy()
+        half = load_reference(checkpoint, "bfloat16")(torch.tensor([PROMPT])).logits[0].float().numpy()
+    error = np.linalg.norm(llm.logits(PROMPT) - want) / np.linalg.norm(want)
+    peer = np.linalg.norm(half - want) / np.linalg.norm(want)
+    print(f"relative error {error:.5f}, transformers in bfloat16 {peer:.5f}")
+    assert 1e-5 < error < 1.5 * peer
+
+
+@pytest.mark.gpu
+def test_generate_is_greedy_and_repeatable(llm: eventide.LLM) -> None:
+    params = SamplingParams(max_new_tokens=40, temperature=0, ignore_eos=True)
+    first = llm.generate(PROMPT, params)
+    assert len(first.token_ids) == 40 and llm.generate(PROMPT, params).token_ids == first.token_ids
+    logits = llm.logits([*PROMPT, *first.token_ids])[len(PROMPT) - 1 : -1]
+    for row, token in zip(logits, first.token_ids):
+        assert row.max() - row[token] < 0.05 * row.std() + 0.05
+
+
+@pytest.mark.gpu
+def test_stream_batch_stop_and_seeds(llm: eventide.LLM) -> None:
+    sampled = SamplingParams(max_new_tokens=30, temperature=0.9, top_p=0.95, seed=11, ignore_eos=True)
+    whole = llm.generate(PROMPT, sampled)
+    pieces = list(llm.stream(PROMPT, sampled))
+    assert [t for p in pieces for t in p.token_ids] == whole.token_ids and len(pieces) > 1
+    assert "".join(p.text for p in pieces) == whole.text
+    batch = llm.generate([PROMPT, PROMPT[:7], PROMPT[:20]], SamplingParams(max_new_tokens=12, temperature=0, ignore_eos=True))
+    assert [len(c.token_ids) for c in batch] == [12, 12, 12]
+    logits = llm.logits([*PROMPT[:7], *batch[1].token_ids])[6:-1]
+    for row, token in zip(logits, batch[1].token_ids):
+        assert row.max() - row[token] < 0.05 * row.std() + 0.05
+    stop = whole.text[len(whole.text) // 2 :][:3]
+    if stop:
+        cut = llm.generate(PROMPT, replace(sampled, stop=stop))
+        assert cut.finish_reason == "stop" and stop not in cut.text and whole.text.startswith(cut.text)
+
+
+@pytest.mark.gpu
+def test_chat_and_the_bundled_model(llm: eventide.LLM) -> None:
+    answer = llm.chat([{"role": "user", "content": "Hello!"}], SamplingParams(max_new_tokens=5, temperature=0))
+    assert 1 <= len(answer.token_ids) <= 5
+    # heads of 32: the mixed kernel alone
+    with eventide.LLM("eventide-tiny", device="cuda") as tiny, eventide.LLM("eventide-tiny", device="interp") as slow:
+        assert isinstance(tiny._runner, CudaRunner) and tiny._runner._decode is None
+        text = tiny.generate("Once upon a time", SamplingParams(max_new_tokens=60, temperature=0)).text
+        assert len(text) > 80
+        ids = tiny.tokenizer.encode("Once upon a time, there was a")  # type: ignore[union-attr]
+        a, b = tiny.logits(ids), slow.logits(ids)
+        assert np.linalg.norm(a - b) / np.linalg.norm(b) < 0.03
+        print(repr(text))
