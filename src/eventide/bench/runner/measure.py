@@ -34,6 +34,7 @@ _LINGER_S = 0.003
 _LINGER_SHARE = 0.1
 _CLOCK_ATTEMPTS = 4
 _OVERHEAD_CALLS = 9
+_LEAST_SLACK_NS, _MOST_SLACK_NS = 200_000, 4_000_000
 _VOID = "timing void"
 
 
@@ -95,6 +96,7 @@ class Measurement:
         self._reference_ms = 0.0
         self._call_ms = 0.0
         self._check_s = 0.0
+        self._slack_ns = float(_LEAST_SLACK_NS)
 
     # single calls
 
@@ -267,19 +269,20 @@ class Measurement:
         self.outcome.samples.append(samples)
         self.outcome.reference_samples.append(reference_samples)
 
-    def _slack_ns(self) -> float:
-        """How late this process may be in reading its clock: a time slice, unless it has priority or a core to
-        itself."""
-        return 200_000 if self.outcome.method.get("runner_priority") == "realtime" else 4_000_000
-
     def _overhead(self, subject: BoundWorker) -> float:
-        """What an order costs when nothing is called: the median over a few, in nanoseconds."""
+        """What an order costs when nothing is called: the median over a few, in nanoseconds; sets the slack as well.
+
+        The slack is how late this process may be in reading its clock: twice what such orders scatter, which is little
+        with priority or cores to spare, and at most a scheduler's time slice.
+        """
         gaps = []
         for _ in range(_OVERHEAD_CALLS):
             subject.prepare([0], flush=self.settings.cold_cache)
-            call = subject.call([0], null=True)
-            gaps.append(call.gap_ns)
-        return float(np.median(gaps))
+            gaps.append(subject.call([0], null=True).gap_ns)
+        median = float(np.median(gaps))
+        self._slack_ns = min(max(2 * (max(gaps) - median), _LEAST_SLACK_NS), _MOST_SLACK_NS)
+        self.outcome.method["clock_slack_us"] = round(self._slack_ns / 1e3, 1)
+        return median
 
     def _warm_up(self, subject: BoundWorker, trial: int, deadline: float) -> None:
         slots = range(self.shared.slots)
@@ -299,7 +302,7 @@ class Measurement:
     ) -> None:
         """Hold the worker's clock against this one: over the single calls, then over a warm batch."""
         typical_ns = float(np.median(samples)) * 1e6
-        allowance = 1.5 * overhead_ns + 0.25 * typical_ns + self._slack_ns()
+        allowance = 1.5 * overhead_ns + 0.25 * typical_ns + self._slack_ns
         if float(np.median(gaps)) > allowance:
             claim_us, more_us = typical_ns / 1e3, float(np.median(gaps)) / 1e3
             raise Failed(
@@ -330,7 +333,7 @@ class Measurement:
         calls = repeat * len(slots)
         self.outcome.method["batch_calls"] = calls
         more_ns = call.gap_ns - max(overhead_ns, empty.gap_ns)
-        if more_ns > 0.2 * call.ns + overhead_ns + self._slack_ns():
+        if more_ns > 0.2 * call.ns + overhead_ns + self._slack_ns:
             claim_ms, more_ms = call.ns / 1e6, more_ns / 1e6
             return (
                 f"{calls} calls claim {claim_ms:.3f} ms together and take {more_ms:.3f} ms more by the runner's clock"
@@ -338,7 +341,7 @@ class Measurement:
         # what a single call could hide behind the cost of an order, a batch of the same calls shows
         warm_ns = (call.ns + more_ns - overhead_ns) / calls
         hidden_ns = warm_ns - typical_ns
-        if typical_ns < 0.4 * warm_ns and 5_000 < hidden_ns < 2 * (overhead_ns + self._slack_ns()):
+        if typical_ns < 0.4 * warm_ns and 5_000 < hidden_ns < 2 * (overhead_ns + self._slack_ns):
             return f"single calls claim {typical_ns / 1e3:.1f} us, in a batch they take {warm_ns / 1e3:.1f} us each"
         slot = self.random.choice(slots)
         self._reference_call(slot, flush=False)

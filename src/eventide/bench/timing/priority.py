@@ -2,7 +2,7 @@
 
 OpenMP's threads spin for milliseconds after a parallel region. On a machine without spare cores the runner then waits
 for a core while its clock runs, and honest solutions look as if they had lied. Real-time priority avoids that where it
-is permitted; elsewhere the check of the clocks allows for a time slice. Children and threads made later do not inherit
+is permitted; elsewhere the check of the clocks allows for more. Children and threads made later do not inherit
 it.
 """
 
