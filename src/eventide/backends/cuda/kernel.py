@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from .codegen import Config
 from .driver import Device
 from .fit import compile_plan_source
 from .launch import HostBuffer, LaunchBlock, Packer
-from .layout import nbytes, packed_bytes
+from .layout import Layout, lay_out, nbytes, packed_bytes
 from .memory import CudaMemory, require_room
 
 __all__ = ["THREADS", "CudaKernel", "packed_bytes"]
@@ -68,18 +69,21 @@ class CudaKernel:
         if self.workers > d.num_sms:
             raise DeviceError(f"plan '{plan.name}' has {self.workers} workers, but {d.name} has {d.num_sms} multiprocessors")
         d.enter()
-        self.source, self.binary = compile_plan_source(plan, config, **options)
-        self.memory = memory or CudaMemory(d)
-        self.packer = Packer(plan, self.source.layout)
-        self.counter_bytes = 2 * self.source.layout.num_cells * 128
-        self.trace_bytes = self.workers * self.source.config.trace * 48
         self._own: list[int] = []
+        self.memory = memory or CudaMemory(d)
+        self.memory.check(plan)
+        layout = lay_out(plan)
+        self.counter_bytes = 2 * layout.num_cells * 128
+        # before compiling, which takes seconds
+        sizes = self._sizes(layout)
+        require_room(d, f"plan '{plan.name}'", sum(sizes.values()) + self.memory.missing_bytes(plan))
+        self.packer = Packer(plan, layout)
+        self.source, self.binary = compile_plan_source(plan, config, **options)
         self._module, self.function = d.load(self.binary.cubin, "eventide_kernel")
         d.shared_memory(self.function, self.source.config.shared_bytes)
         self.spin_limit_ns = int(spin_limit_s * 1e9)
-        sizes = self._sizes()
-        require_room(d, f"plan '{plan.name}'", sum(sizes.values()) + self.memory.missing_bytes(plan))
-        self.addresses = self._allocate(sizes)
+        trace_bytes = self.workers * self.source.config.trace * 48
+        self.addresses = self._allocate({**sizes, "trace": trace_bytes} if trace_bytes else sizes)
         self.arguments = self._upload_arguments()
         self.words = d.host_memory(256).view(np.uint32)  # [0]: the host's wish to stop, [1]: steps done
         self._outputs, self._events = HostBuffer(d), (d.event(), d.event())
@@ -90,15 +94,13 @@ class CudaKernel:
 
     # -- memory
 
-    def _sizes(self) -> dict[str, int]:
+    def _sizes(self, layout: Layout) -> dict[str, int]:
         """Bytes of what this kernel has alone."""
         plan, sizes = self.plan, {"": max(self.plan.arena_bytes, 16), "counters": self.counter_bytes + 512}
         for t in plan.tensors.values():
-            large = t.role == "output" and t.name not in self.source.layout.output_offsets
+            large = t.role == "output" and t.name not in layout.output_offsets
             if large or (t.role == "scratch" and t.name not in plan.offsets):
                 sizes[f"tensor {t.name}"] = nbytes(plan, t)
-        if self.trace_bytes:
-            sizes["trace"] = self.trace_bytes
         return sizes
 
     def _allocate(self, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -361,10 +363,9 @@ class CudaKernel:
                     if progress(ready):
                         self.stop()
                 time.sleep(_POLL_S)
-        except EventideError:
-            raise
         except BaseException:
-            self._end()
+            with suppress(EventideError):
+                self._end()
             raise
         self._end()
         if progress is not None and int(self.words[1]) > seen:

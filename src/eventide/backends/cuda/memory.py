@@ -66,18 +66,22 @@ class CudaMemory:
     def reserve(self, plan: Plan) -> dict[str, int]:
         """Addresses of the plan's weights and states, allocated (states zeroed) where they are new."""
         for t, size in shared_tensors(plan):
-            held = self._held.get(t.name)
-            if held is None:
+            if t.name not in self._held:
                 address = self.device.allocate(size, f"{t.role} '{t.name}'")
                 self._held[t.name] = _Held(address, size, _identity(t))
                 if t.role == "state":
                     self.device.fill(address, 0, size)
-            elif held.agrees != _identity(t):
+        return {t.name: self._held[t.name].address for t, _ in shared_tensors(plan)}
+
+    def check(self, plan: Plan) -> None:
+        """ProgramError when a tensor of the plan differs from the one that stands here under its name."""
+        for t, _ in shared_tensors(plan):
+            held = self._held.get(t.name)
+            if held is not None and held.agrees != _identity(t):
                 raise ProgramError(
                     f"plan '{plan.name}' can't share {t.role} '{t.name}': it is {_told(held.agrees)} already, and "
                     f"{_told(_identity(t))} here; make both programs with the same sizes"
                 )
-        return {t.name: self._held[t.name].address for t, _ in shared_tensors(plan)}
 
     def bind_weights(self, t: Tensor, array: Array) -> None:
         """Copies a weight [n, k] (or any shape, if plain) to the GPU in the layout that its plan asks for."""
