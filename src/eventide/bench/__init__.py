@@ -56,6 +56,7 @@ _HOME: dict[str, str] = {
     "ApplyConfig": "apply_index",
     "TracingConfig": "capture_policy",
     **dict.fromkeys(("Tracer", "capture", "disable_tracing", "enable_tracing"), "capture_api"),
+    **dict.fromkeys(("RunReport", "Selection", "Settings", "SettingsLayers", "run_benchmark"), "runner"),
     **dict.fromkeys(("Applier", "apply", "disable_apply", "enable_apply"), "apply_api"),
 }
 
@@ -71,6 +72,11 @@ if TYPE_CHECKING:
     from .capture_api import enable_tracing as enable_tracing
     from .capture_policy import TracingConfig as TracingConfig
     from .dataset import TraceSet as TraceSet
+    from .runner import RunReport as RunReport
+    from .runner import Selection as Selection
+    from .runner import Settings as Settings
+    from .runner import SettingsLayers as SettingsLayers
+    from .runner import run_benchmark as run_benchmark
     from .schema import EXTENSION_VERSION as EXTENSION_VERSION
     from .schema import AxisConst as AxisConst
     from .schema import AxisSpec as AxisSpec
