@@ -397,3 +397,19 @@ def test_a_compiler_that_does_not_end_is_ended(tmp_path: Path) -> None:
     """
     result = measure(solution(source, language="cpp", file="k.cpp"), tmp_path, build_timeout_s=2.0)
     assert str(result.status) == "COMPILE_ERROR" and "did not end within 2 s" in reason(result)
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "bench_dataset"
+
+
+@needs_compiler
+def test_the_example_data_set_runs(tmp_path: Path) -> None:
+    # every solution once, on one workload of its definition; the cheat among them is found
+    stored = TraceSet.load(EXAMPLE)
+    solutions = [stored.get_solution(name) for name in stored.solution_names]
+    data = TraceSet(stored.definitions.values(), stored.all_workloads(), solutions)
+    one = Selection(max_workloads=1)
+    report = run_benchmark(data, devices=["cpu"], selection=one, command_line=QUICK, cache=tmp_path)
+    assert not report.skipped
+    failed = {t.solution for t in report.traces if not t.passed}
+    assert len(report.traces) == 9 and failed == {"top_p_sampling_argmax"}
