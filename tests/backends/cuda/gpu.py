@@ -13,9 +13,6 @@ import pytest
 from eventide import target
 from eventide.backends.cuda.driver import Device
 from eventide.backends.cuda.kernel import CudaKernel
-from eventide.backends.interp import Interpreter
-from eventide.backends.policies import InOrder
-from eventide.dtypes import to_numpy
 from eventide.engine.steps import Chunk, Step, make_step
 from eventide.errors import EventideError
 from eventide.ir.nodes import Plan
@@ -23,6 +20,7 @@ from eventide.models.config import ModelConfig
 from eventide.models.decoder import Limits, build_decoder
 from eventide.models.rope import rope_table
 from eventide.passes.pipeline import compile_plan
+from tests import numpy_model
 
 LIMITS = Limits(max_tokens=8, max_rows=8, max_seqs=3, max_seq_len=128, page_size=16)
 SHAPES: dict[str, dict[str, Any]] = {
@@ -52,7 +50,7 @@ def plan_of_one(c: ModelConfig, limits: Limits = LIMITS) -> Plan:
     return compile_plan(build_decoder(c, one, "bfloat16", decode=True), target.h200(tile_tokens=1))
 
 
-def weights(plan: Plan, c: ModelConfig, limits: Limits = LIMITS, dtype: str = "bfloat16") -> dict[str, np.ndarray]:
+def weights(plan: Plan, c: ModelConfig, limits: Limits = LIMITS) -> dict[str, np.ndarray]:
     """Seeded: norms near 1, matrices that keep magnitudes."""
     found = {}
     for t in plan.tensors.values():
@@ -64,7 +62,7 @@ def weights(plan: Plan, c: ModelConfig, limits: Limits = LIMITS, dtype: str = "b
             found[t.name] = rope_table(c, limits.max_seq_len)
             continue
         array = rng.standard_normal(shape) * (shape[-1] ** -0.5 if len(shape) == 2 else 0.1) + ("norm" in t.name)
-        found[t.name] = array.astype(ml_dtypes.bfloat16).astype(to_numpy(dtype))
+        found[t.name] = array.astype(ml_dtypes.bfloat16)
     return found
 
 
@@ -124,16 +122,7 @@ def decode_steps(starts: list[int], n: int, splits: int = 0) -> list[Step]:
     return [make_step(LIMITS, [Chunk(s, at + i, 1) for s, at in enumerate(starts)], 1, splits=splits) for i in range(n)]
 
 
-def interpreted(c: ModelConfig, tokens: np.ndarray, steps: list[Step]) -> list[dict[str, np.ndarray]]:
-    """The interpreter's outputs of the same steps with float32 arithmetic and storage, fed the tokens given."""
-    dtype = "float32"
-    exact = compile_plan(build_decoder(c, LIMITS, dtype), target.h200(), verify=False)
-    states = {
-        t.name: np.zeros([int(str(e)) for e in t.shape], to_numpy(t.dtype)) for t in exact.tensors.values() if t.role == "state"
-    }
-    machine = Interpreter(exact, weights(exact, c, dtype=dtype), states)
-    found = []
-    for step in steps:
-        states["tokens"][...] = tokens  # teacher-forced: what a step drew is not what the next one reads
-        found.append(machine.run(step.symbols, step.inputs, InOrder()))
-    return found
+def reference(c: ModelConfig, plan: Plan, token_ids: list[int]) -> np.ndarray:
+    """Logits in float32 arithmetic of the same weights: [num_tokens, vocab_size]."""
+    exact = {name: array.astype(np.float32) for name, array in weights(plan, c).items()}
+    return numpy_model.logits(c, exact, token_ids)

@@ -1,0 +1,246 @@
+"""What is generated compiles for sm_90a, within registers and shared memory; no GPU is needed.
+
+Every compilation takes seconds of one core: each is made once, several at a time, and kept for the session.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventide import target
+from eventide.backends.cuda import nvrtc
+from eventide.backends.cuda.codegen import DEVICE, Config, Source, generate
+from eventide.backends.cuda.fit import SHARED_LIMIT, UnfitPlanError, compile_plan_source, divisions
+from eventide.backends.cuda.nvrtc import Binary, compile_source
+from eventide.errors import DeviceError, EventideError, MissingDependencyError
+from eventide.ir.expr import Var
+from eventide.ir.nodes import Plan
+from eventide.models.config import ModelConfig
+from eventide.models.decoder import Limits, build_decoder
+from eventide.ops.program import Program
+from eventide.ops.registry import list_ops
+from eventide.passes.events import infer_events
+from eventide.passes.memory import place
+from eventide.passes.pipeline import compile_plan
+from eventide.passes.tile import tile
+from eventide.schedule import schedule
+from tests.backends.cuda.gpu import SHAPES, config, plan_of, plan_of_one
+
+pytest.importorskip("cuda.bindings.nvrtc", reason="compiling for a GPU needs cuda-bindings; install the extra 'cuda'")
+GOLDEN = Path(__file__).parent / "golden" / "tiny_decoder.cu"
+REGISTERS = 168  # 65,536 of a multiprocessor over 384 threads, in steps of 8
+
+_QWEN3 = {"rope_theta": 1e6, "vocab_size": 151936, "head_dim": 128, "num_kv_heads": 8, "max_position_embeddings": 40960}
+_LLAMA = {**_QWEN3, "rope_theta": 5e5, "vocab_size": 128256, "head_dim": 64, "qk_norm": False}
+MODELS: dict[str, ModelConfig] = {
+    "Qwen3-0.6B": config(**_QWEN3, hidden_size=1024, intermediate_size=3072, num_layers=28, num_heads=16),
+    "Llama-3.2-1B": config(**_LLAMA, hidden_size=2048, intermediate_size=8192, num_layers=16, num_heads=32),
+    "Qwen3-8B": config(
+        **_QWEN3, hidden_size=4096, intermediate_size=12288, num_layers=36, num_heads=32, tie_word_embeddings=False
+    ),
+}
+BIG = Limits(max_tokens=8, max_rows=8, max_seqs=8, max_seq_len=4096, page_size=64)
+
+
+def whole(name: str, entry: str) -> Plan:
+    if entry == "mixed":
+        return compile_plan(build_decoder(MODELS[name], BIG, "bfloat16"), target.h200(), verify=False)
+    one = replace(BIG, max_tokens=1, max_rows=1)
+    return compile_plan(build_decoder(MODELS[name], one, "bfloat16", decode=True), target.h200(tile_tokens=1), verify=False)
+
+
+PLANS: dict[str, Any] = {f"{name} {entry}": (whole, name, entry) for name in MODELS for entry in ("decode", "mixed")}
+PLANS["qwen2 one"] = (plan_of_one, config(**SHAPES["qwen2"]))
+PLANS["qwen2 mixed"] = (plan_of, config(**SHAPES["qwen2"]))
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Iterator[dict[str, Future[tuple[Source, Binary]]]]:
+    """All compilations, under way; NVRTC gives up the interpreter's lock."""
+
+    def make(fn: Any, *args: Any) -> tuple[Source, Binary]:
+        return compile_plan_source(fn(*args))
+
+    with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 2))) as pool:
+        yield {name: pool.submit(make, *args) for name, args in PLANS.items()}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVENTIDE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_whole_models_fit(name: str, compiled: dict[str, Future[tuple[Source, Binary]]]) -> None:
+    source, binary = compiled[name].result()
+    used = binary.resources
+    assert binary.cubin[:4] == b"\x7fELF"
+    assert 0 < used["registers"] <= REGISTERS
+    assert used["shared_bytes"] > 0 and source.config.shared_bytes + used["shared_bytes"] <= SHARED_LIMIT
+    assert used["spill_bytes"] == 0 and used["stack_bytes"] == 0, f"{name} spills {used}"
+    # one class for all layers: a model of 36 layers has as much code as one of 2
+    assert source.text.count("\nstruct C") < 30
+
+
+def test_every_operator_compiles(compiled: dict[str, Future[tuple[Source, Binary]]]) -> None:
+    """Each operator stands in one of the plans above; one that is added must stand in one too."""
+    texts = [future.result()[0].text for future in compiled.values()]
+    ours = {name for name in list_ops() if (DEVICE.parents[1] / "ops" / name).is_dir()}
+    for op in ours:
+        assert (DEVICE.parents[1] / "ops" / op / "cuda.cuh").exists(), f"operator '{op}' has no cuda.cuh"
+    used = {op for op in ours if any(f"// ---- ops/{op}/cuda.cuh" in text for text in texts)}
+    alone = {"add", "rms_norm", "silu_mul"}  # the passes fuse them into linears
+    assert used | alone == ours
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        "rms_norm",
+        "silu_mul",
+        pytest.param("add", marks=pytest.mark.xfail(reason="the constructor's parameter 'a' hides the operand of this name")),
+    ],
+)
+def test_operators_that_passes_fuse_compile_alone(op: str) -> None:
+    p = Program("alone")
+    t = p.symbol("num_tokens", 1, 8)
+    x, y = p.input("x", (t, 64), "bfloat16"), p.input("y", (t, 64), "bfloat16")
+    more: dict[str, Any] = {
+        "rms_norm": lambda: {"x": x, "w": p.weight("w", (64,), "bfloat16"), "eps": 1e-6},
+        "silu_mul": lambda: {"x": x},
+        "add": lambda: {"a": x, "b": y},
+    }[op]()
+    p.output(p.call(op, name="alone", **more), "out")
+    # all passes but the one that fuses
+    plan = schedule(place(infer_events(tile(p, target.h200()))), "static", 132)
+    source, binary = compile_plan_source(plan)
+    assert f"// ---- ops/{op}/cuda.cuh" in source.text
+    assert binary.resources["spill_bytes"] == 0
+
+
+def tiny_plan() -> Plan:
+    c = config(num_layers=1, hidden_size=64, intermediate_size=64, num_heads=2, num_kv_heads=1, vocab_size=64)
+    return compile_plan(build_decoder(c, Limits(8, 8, 2, 64, 16), "bfloat16"), replace(target.h200(), num_workers=4))
+
+
+def test_generated_source_is_as_it_was(request: pytest.FixtureRequest) -> None:
+    """What is generated from a tiny plan, without the files that are included word for word."""
+    text = generate(tiny_plan()).text
+    head, rest = text.split("// ---- device/cuda/ptx.cuh", 1)
+    generated = rest.split("// ---- device/cuda/tasks.cuh", 1)[1].split("namespace ev {\n// C0:", 1)[1]
+    found = head + "// C0:" + generated.split("// ---- device/cuda/main.cuh", 1)[0]
+    if request.config.getoption("--update-golden"):
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(found)
+    assert found == GOLDEN.read_text(), "run pytest with --update-golden if the change is meant, and read the difference"
+
+
+def test_equal_plans_give_equal_source() -> None:
+    assert generate(tiny_plan()).text == generate(tiny_plan()).text
+
+
+def test_the_cache_is_used_and_half_files_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTIDE_CACHE_DIR", str(tmp_path))
+    text = 'extern "C" __global__ void twice(float* x) { x[threadIdx.x] *= 2.f; }'
+    first = compile_source(text)
+    (kept,) = (tmp_path / "cuda").glob("*.cubin")
+    kept.write_bytes(b"from the cache")
+    assert compile_source(text).cubin == b"from the cache"
+    assert compile_source(text, cache=False).cubin == first.cubin
+    assert compile_source(text + " ").key != first.key
+
+
+# ----------------------------------------------------------------------------- what is refused
+
+
+def test_shared_memory_is_divided_by_need() -> None:
+    one, mixed = divisions(plan_of_one(config())), divisions(plan_of(config()))
+    assert (one[0].slots, one[0].in_flight, one[0].scratch) == (23, 6, 40 * 1024)
+    assert (mixed[0].slots, mixed[0].in_flight, mixed[0].scratch) == (16, 6, 88 * 1024)
+    assert all(c.shared_bytes < SHARED_LIMIT and c.slots >= c.in_flight - 2 for c in one + mixed)
+
+
+def wide(k: int) -> Plan:
+    p = Program("wide")
+    t = p.symbol("num_tokens", 1, 8)
+    x = p.call("rms_norm", x=p.input("x", (t, k), "bfloat16"), w=p.weight("n", (k,), "bfloat16"), eps=1e-6, name="norm")
+    p.output(p.call("linear", x=x, w=p.weight("w", (64, k), "bfloat16"), name="y"), "out")
+    return compile_plan(p, target.h200())
+
+
+def test_a_plan_that_needs_more_scratch_gets_it_or_is_refused() -> None:
+    source, _ = compile_plan_source(wide(6144))
+    assert source.config.scratch > 88 * 1024 and source.config.slots < 16
+    with pytest.raises(UnfitPlanError, match=r"doesn't fit in the shared memory of a multiprocessor \(232448 bytes\): the norm"):
+        compile_plan_source(wide(16384))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"head_dim": 32}, "can't run on the GPU: attention_decode needs a head size of 64, 128, 192 or 256; use device='cpu'"),
+        ({"num_heads": 16, "num_kv_heads": 1}, "can't run on the GPU: attention_decode needs at most \\d query heads"),
+    ],
+)
+def test_sizes_that_operators_do_not_take(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnfitPlanError, match=message):
+        compile_plan_source(plan_of_one(config(**change)))
+
+
+def test_dtypes_and_ragged_grids_are_refused() -> None:
+    p = Program("halves")
+    t = p.symbol("num_tokens", 1, 8)
+    x = p.input("x", (t, 64), "float16")
+    p.output(p.call("add", a=x, b=x, name="sum"), "y")
+    with pytest.raises(DeviceError, match="tensor 'x' is float16; the CUDA backend has float32, bfloat16, int32, int64"):
+        generate(compile_plan(p, target.h200(), verify=False))
+    plan = tiny_plan()
+    grid = next(g for g in plan.grids if len(g.axes) > 1)
+    (first, _), *_ = grid.axes
+    ragged = replace(grid, axes=(*grid.axes[:-1], (grid.axes[-1][0], Var(first) + 1)))
+    plan = replace(plan, grids=tuple(ragged if g is grid else g for g in plan.grids))
+    with pytest.raises(DeviceError, match=f"grid '{grid.name}' is ragged"):
+        generate(plan, Config())
+
+
+def test_source_that_does_not_compile_shows_the_log() -> None:
+    with pytest.raises(DeviceError, match=r"does not compile; this is a bug(.|\n)*undefined_name"):
+        compile_source("__global__ void broken() { undefined_name(); }", cache=False)
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'eventide\[cuda\]'"):
+        compile_source("")
+    monkeypatch.undo()
+
+    class WithoutLibrary:
+        def nvrtcVersion(self) -> tuple[int, int, int]:
+            raise RuntimeError("libnvrtc.so.13 was not found")
+
+    # what the bindings do when the package with NVRTC itself is absent
+    monkeypatch.setattr(nvrtc, "_nvrtc", WithoutLibrary)
+    with pytest.raises(MissingDependencyError, match=r"NVRTC, whose library was not found .*pip install 'eventide\[cuda\]'"):
+        compile_source("")
+
+
+def test_no_driver_is_said_in_one_sentence() -> None:
+    from eventide.backends.cuda.driver import Device
+
+    try:
+        Device()
+    except EventideError as e:
+        assert isinstance(e, DeviceError) and "no GPU can be used" in str(e) and "device='cpu'" in str(e) and "\n" not in str(e)
+    else:
+        pytest.skip("this machine has a GPU and its driver")
