@@ -24,7 +24,7 @@ def add_model_options(parser: argparse.ArgumentParser, *, weights: bool = True) 
     parser.add_argument("model", metavar="MODEL", help="a checkpoint directory, a bundled model's name, or a hub id")
     group = parser.add_argument_group("loading")
     if weights:
-        group.add_argument("--device", default="auto", help="auto, cpu, or interp (the interpreter: slow)")
+        group.add_argument("--device", default="auto", help="auto, cpu, cuda (a GPU), or interp (the interpreter: slow)")
         group.add_argument(
             "--load-format", default="auto", help="auto, safetensors, or dummy (random weights for a config.json)"
         )
