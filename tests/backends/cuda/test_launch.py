@@ -1,0 +1,107 @@
+"""What a launch is given: steps packed one by one and as a loop, outputs taken apart, tables of the decode program."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from eventide.backends.cuda.codegen import DEVICE
+from eventide.backends.cuda.launch import LaunchBlock, Packer
+from eventide.backends.cuda.layout import lay_out
+from eventide.engine.cuda import _permutation
+from eventide.engine.steps import Chunk, Step, decode_steps, decode_tables, default_block_table, split_tables
+from eventide.errors import ProgramError
+from eventide.ir.tables import check
+from tests.backends.cuda.gpu import LIMITS, config, plan_of, plan_of_one, prompt_steps
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Packer:
+    plan = plan_of(config())
+    return Packer(plan, lay_out(plan))
+
+
+def test_the_parameter_block_is_that_of_the_device() -> None:
+    text = (DEVICE / "runtime.cuh").read_text()
+    body = re.search(r"struct Launch \{(.*?)\n\};", text, re.S)
+    assert body is not None
+    sizes = {"i64": 8, "u64": 8, "u32": 4, "int": 4}
+    wanted = []
+    for line in body[1].splitlines():
+        declaration = line.split("//")[0].strip().rstrip(";")
+        if not declaration:
+            continue
+        pointer = "*" in declaration
+        kind, names = declaration.replace("const ", "").replace("*", "").split(None, 1)
+        wanted += [(name.strip(), 8 if pointer else sizes[kind]) for name in names.split(",")]
+    found = [(name, ctypes.sizeof(kind)) for name, kind in LaunchBlock._fields_]
+    assert found == wanted
+
+
+def test_a_loop_is_its_steps(mixed: Packer) -> None:
+    chunks, table = [Chunk(0, 4, 1), Chunk(2, 30, 1)], default_block_table(LIMITS)
+    symbols, inputs, stacked = decode_tables(LIMITS, chunks, 20, table)
+    one_by_one = mixed.steps(decode_steps(LIMITS, chunks, 20, table))
+    at_once = mixed.loop(symbols, inputs, 20, stacked)
+    for a, b in zip(one_by_one, at_once):
+        assert a.dtype == b.dtype and np.array_equal(a, b)
+    offset = mixed.layout.input_offsets["pos"]
+    assert at_once[1][3, offset : offset + 8].view(np.int32).tolist() == [7, 33]
+
+
+def test_steps_of_different_sizes(mixed: Packer) -> None:
+    steps = prompt_steps([np.arange(5), np.arange(11)])
+    symbols, inputs = mixed.steps(steps)
+    names = mixed.layout.symbols
+    assert [dict(zip(names, row.tolist())) for row in symbols] == [s.symbols for s in steps]
+    assert inputs.shape == (3, mixed.layout.input_bytes)
+
+
+def test_outputs_are_taken_out_of_rows(mixed: Packer) -> None:
+    rows = np.zeros((7, mixed.layout.output_bytes), np.uint8)
+    at = mixed.layout.output_offsets["next_token"]
+    rows[:, at : at + 8] = np.arange(14, dtype=np.int32).reshape(7, 2).view(np.uint8)
+    symbols = {"num_tokens": 2, "num_tiles": 2, "num_rows": 2, "num_samples": 2}
+    found = mixed.small(symbols, rows)
+    assert found["next_token"].tolist() == np.arange(14).reshape(7, 2).tolist()
+    assert found["top_ids"].shape == (7, 2, 20)
+    assert mixed.small(symbols, rows[:0])["next_token"].shape == (0, 2)
+
+
+def test_what_a_launch_refuses(mixed: Packer) -> None:
+    symbols, inputs, stacked = decode_tables(LIMITS, [Chunk(0, 4, 1)], 8, default_block_table(LIMITS))
+    with pytest.raises(ProgramError, match=r"input 'seq' of plan '.*' was not given"):
+        mixed.loop(symbols, {k: v for k, v in inputs.items() if k != "seq"}, 8, stacked)
+    with pytest.raises(ProgramError, match="no input 'sequence' to be stacked"):
+        mixed.loop(symbols, inputs, 8, stacked | {"sequence"})
+    with pytest.raises(ProgramError, match="symbol 'num_tokens' must be in"):
+        mixed.loop({**symbols, "num_tokens": 9}, inputs, 8, stacked)
+    with pytest.raises(ProgramError, match=r"input 'pos': expected shape \(9, 1\), got \(8, 1\)"):
+        mixed.loop(symbols, inputs, 9, stacked)
+    with pytest.raises(ProgramError, match="run-time table 'slot' breaks its invariant 'within'"):
+        mixed.loop(symbols, {**inputs, "slot": inputs["slot"] + 10**6}, 8, stacked)
+    step = Step(symbols, {k: v[0] if k in stacked else v for k, v in inputs.items()})
+    with pytest.raises(ProgramError, match="'seq'"):
+        mixed.steps([Step(step.symbols, {**step.inputs, "seq": np.array([7], np.int32)})])
+
+
+def test_decode_tables_of_leased_pages() -> None:
+    """A pool's table holds page 0 where nothing is leased; the decode program wants every page once."""
+    limits = replace(LIMITS, max_tokens=1, max_rows=1)
+    table = np.zeros((limits.max_seqs, limits.pages_per_seq), np.int32)
+    table[1, :3] = [7, 2, 9]
+    found = _permutation(limits, [Chunk(1, 20, 1)], 20, table)
+    assert found[1, :3].tolist() == [7, 2, 9] and sorted(found.flat) == list(range(limits.pages))
+    plan = plan_of_one(config())
+    check(plan.tensors["block_table"], found, {"num_tokens": 1})
+    with pytest.raises(ProgramError, match="a value occurs twice"):
+        check(plan.tensors["block_table"], table, {"num_tokens": 1})
+    symbols, inputs, stacked = decode_tables(limits, [Chunk(1, 20, 1)], 20, table)
+    inputs |= {"block_table": found, **split_tables(limits, 40, 8)}
+    symbols["num_splits"] = len(inputs["split_begin"])
+    packed, _ = Packer(plan, lay_out(plan)).loop(symbols, inputs, 20, stacked - {"slot"})
+    assert packed.shape == (20, len(plan.symbols))
