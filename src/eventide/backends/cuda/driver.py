@@ -25,6 +25,38 @@ def _driver() -> Any:
     return driver
 
 
+def explained(error: str, doing: str) -> EventideError:
+    """The error to raise for one of the driver's, by its name."""
+    if "OUT_OF_MEMORY" in error:
+        return OutOfMemoryError(f"the GPU is out of memory while {doing} ({error})")
+    if any(word in error for word in ("NO_BINARY", "UNSUPPORTED_PTX", "INVALID_IMAGE")):
+        return DeviceError(f"the GPU driver can't load the compiled code ({error}); it is older than the compiler: update it")
+    if any(word in error for word in _LOST):
+        return DeviceError(
+            f"the GPU reported {error} while {doing}: its context is lost, and this process can't use the GPU again; "
+            "start another one, or go on with device='cpu'"
+        )
+    return DeviceError(f"the GPU reported {error} while {doing}")
+
+
+def check_capability(name: str, capability: tuple[int, int]) -> None:
+    """DeviceError for a GPU that code can't be generated for."""
+    if capability != CAPABILITY:
+        major, minor = capability
+        raise DeviceError(
+            f"{name} has compute capability {major}.{minor}; Eventide generates code for 9.0 (Hopper) so far. Use device='cpu'"
+        )
+
+
+def check_room(what: str, needed: int, free: int, total: int, name: str) -> None:
+    """OutOfMemoryError, with both figures, if `needed` bytes are more than the GPU has free."""
+    if needed > free:
+        raise OutOfMemoryError(
+            f"{what} needs {needed / 2**30:.2f} GiB of GPU memory, and {free / 2**30:.2f} of {name}'s {total / 2**30:.2f} GiB "
+            "are free; take a smaller model, max_seq_len or max_seqs, or device='cpu'"
+        )
+
+
 class Device:
     """One GPU and its primary context. Raises DeviceError when there is none, or one that plans can't be made for."""
 
@@ -48,11 +80,7 @@ class Device:
         major = self.attribute(attr.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
         minor = self.attribute(attr.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
         self.name = self.call(self.cu.cuDeviceGetName, 256, self.handle).split(b"\0")[0].decode()
-        if (major, minor) != CAPABILITY:
-            raise DeviceError(
-                f"{self.name} has compute capability {major}.{minor}; Eventide generates code for 9.0 (Hopper) so far. "
-                "Use device='cpu'"
-            )
+        check_capability(self.name, (major, minor))
         self.num_sms = self.attribute(attr.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
         self.driver_version = self.call(self.cu.cuDriverGetVersion)
         self.context = self.call(self.cu.cuDevicePrimaryCtxRetain, self.handle, doing="creating a CUDA context")
@@ -63,18 +91,7 @@ class Device:
         err, *rest = fn(*args)
         if err != self.cu.CUresult.CUDA_SUCCESS:
             name = self.cu.cuGetErrorName(err)[1]
-            text = name.decode() if isinstance(name, bytes) else str(err)
-            what = doing or fn.__name__
-            if "OUT_OF_MEMORY" in text:
-                raise OutOfMemoryError(f"the GPU is out of memory while {what} ({text})")
-            if "NO_BINARY" in text or "UNSUPPORTED_PTX" in text or "INVALID_IMAGE" in text:
-                raise DeviceError(f"the GPU driver can't load the compiled code ({text}); it is older than the compiler: update it")
-            if any(word in text for word in _LOST):
-                raise DeviceError(
-                    f"the GPU reported {text} while {what}: its context is lost, and this process can't use the GPU again; "
-                    "start another one, or go on with device='cpu'"
-                )
-            raise DeviceError(f"the GPU reported {text} while {what}")
+            raise explained(name.decode() if isinstance(name, bytes) else str(err), doing or fn.__name__)
         return rest[0] if len(rest) == 1 else rest or None
 
     def attribute(self, which: Any) -> int:
@@ -86,9 +103,7 @@ class Device:
         return int(free), int(total)
 
     def allocate(self, nbytes: int, what: str) -> int:
-        free, _ = self.free_bytes()
-        if nbytes > free:
-            raise OutOfMemoryError(f"{what} needs {nbytes / 2**30:.2f} GiB of GPU memory, but {free / 2**30:.2f} GiB are free")
+        check_room(what, nbytes, *self.free_bytes(), self.name)
         return int(self.call(self.cu.cuMemAlloc, max(nbytes, 16), doing=f"allocating {what}"))
 
     def free(self, address: int) -> None:

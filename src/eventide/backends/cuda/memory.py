@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from ...dtypes import to_numpy
-from ...errors import OutOfMemoryError, ProgramError, TensorError
+from ...errors import ProgramError, TensorError
 from ...ir.nodes import Plan, Tensor
 from .codegen import DEVICE
-from .driver import Device
+from .driver import Device, check_room
 from .layout import max_value_const, nbytes, packed_bytes, pad_k
 from .nvrtc import compile_source
 
@@ -134,10 +134,5 @@ def _told(identity: tuple[str, str, tuple[int, ...], str]) -> str:
 
 
 def require_room(device: Device, what: str, needed: int) -> None:
-    """OutOfMemoryError, with both figures, before anything is allocated."""
-    free, total = device.free_bytes()
-    if needed > free:
-        raise OutOfMemoryError(
-            f"{what} needs {needed / 2**30:.2f} GiB of GPU memory, and {free / 2**30:.2f} of {device.name}'s "
-            f"{total / 2**30:.2f} GiB are free; take a smaller model, max_seq_len or max_seqs, or device='cpu'"
-        )
+    """OutOfMemoryError before anything is allocated."""
+    check_room(what, needed, *device.free_bytes(), device.name)
