@@ -88,8 +88,9 @@ def copy(tmp_path: Path) -> Path:
 
 def run(copy: Path, code: str, *arguments: object) -> None:
     environment = {**os.environ, "PYTHONPATH": str(copy.parent), "EVENTIDE_CACHE_DIR": str(copy.parent / "cache")}
-    # -P and -S would lose the dependencies; the path comes first, so the copy is what is imported
-    code = f"import eventide; assert eventide.__file__.startswith({str(copy)!r}), eventide.__file__\n{code}"
+    # -P and -S would lose the dependencies; the path comes first, but for the finder of an editable install
+    editable = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != 'ScikitBuildRedirectingFinder']"
+    code = f"{editable}\nimport eventide; assert eventide.__file__.startswith({str(copy)!r}), eventide.__file__\n{code}"
     found = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], env=environment, capture_output=True, text=True, cwd=copy.parent
     )
