@@ -44,6 +44,13 @@ def test_fuse() -> None:
     assert set(fused.tensors) == {"x", "g", "w1", "act", "w2", "y"}
 
 
+def test_fuse_leaves_a_norm_that_is_an_output() -> None:
+    p = Program("p")
+    x = p.input("x", (4, 8), "float32")
+    p.output(p.call("rms_norm", name="norm", x=x, w=p.weight("g", (8,), "float32"), eps=1e-6), "y")
+    assert [c.name for c in fuse(p).calls] == ["norm"]
+
+
 def test_fuse_leaves_what_others_read() -> None:
     p = layer()
     extra = p.call("silu_mul", name="again", x=ref(p, "gate_up"))

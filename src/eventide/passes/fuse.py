@@ -21,7 +21,7 @@ from ..ops.program import OpCall, Program, replace_calls
 
 
 def fuse(program: Program) -> Program:
-    calls = _norms(program.calls)
+    calls = _norms(program)
     calls = _epilogues(calls, program)
     kept = {name for c in calls for name in c.operands.values()}
     tensors = {k: t for k, t in program.tensors.items() if k in kept or t.role != "scratch"}
@@ -32,7 +32,8 @@ def _by_hand(call: OpCall) -> bool:
     return call.waits is not None or call.notifies is not None
 
 
-def _norms(calls: list[OpCall]) -> list[OpCall]:
+def _norms(program: Program) -> list[OpCall]:
+    calls = program.calls
     norms = {c.operands["y"]: c for c in calls if c.op == "rms_norm" and not _by_hand(c)}
     out = []
     for c in calls:
@@ -43,7 +44,8 @@ def _norms(calls: list[OpCall]) -> list[OpCall]:
                 operands["rows"] = norm.operands["rows"]
             c = replace(c, operands=operands, attrs={**c.attrs, "eps": norm.attrs["eps"]})
         out.append(c)
-    used = {name for c in out for k, name in c.operands.items() if not (c.op == "rms_norm" and k == "y")}
+    used = {name for name, t in program.tensors.items() if t.role != "scratch"}
+    used |= {name for c in out for k, name in c.operands.items() if not (c.op == "rms_norm" and k == "y")}
     return [c for c in out if not (c.op == "rms_norm" and c.operands["y"] in norms and c.operands["y"] not in used)]
 
 

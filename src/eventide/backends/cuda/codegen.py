@@ -296,7 +296,7 @@ class _ClassBody:
         return lines + [f"  static constexpr int {k} = {self.grid.attrs[k]};" for k in self.op.tile_attrs]
 
     def _constructor(self, name: str) -> list[str]:
-        lines = [f"  __device__ __forceinline__ {name}(const Step& step, const u64* a) : s(step), args(a) {{"]
+        lines = [f"  __device__ __forceinline__ {name}(const Step& step_, const u64* args_) : s(step_), args(args_) {{"]
         for a in self.grid.accesses:
             t = self.plan.tensors[a.tensor]
             const = "const " if self.op.operand(a.operand).mode == "read" else ""

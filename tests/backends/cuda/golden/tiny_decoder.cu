@@ -21,7 +21,7 @@ struct C0 {
   static constexpr int tile_m = 1;
   const Step& s;
   const u64* args;
-  __device__ __forceinline__ C0(const Step& step, const u64* a) : s(step), args(a) {
+  __device__ __forceinline__ C0(const Step& step_, const u64* args_) : s(step_), args(args_) {
     seq.data = (const int*)((u64)s.inputs + args[0]);
     seq.dim0 = s.symbol(0);
     pos.data = (const int*)((u64)s.inputs + args[1]);
@@ -73,7 +73,7 @@ struct C1 {
   static constexpr int tile_n = 8;
   const Step& s;
   const u64* args;
-  __device__ __forceinline__ C1(const Step& step, const u64* a) : s(step), args(a) {
+  __device__ __forceinline__ C1(const Step& step_, const u64* args_) : s(step_), args(args_) {
     x.data = (const bf16*)(args[0]);
     x.dim0 = s.symbol(0);
     w.data = (const bf16*)(args[1]);
@@ -137,7 +137,7 @@ struct C2 {
   static constexpr int tile_m = 8;
   const Step& s;
   const u64* args;
-  __device__ __forceinline__ C2(const Step& step, const u64* a) : s(step), args(a) {
+  __device__ __forceinline__ C2(const Step& step_, const u64* args_) : s(step_), args(args_) {
     q_in.data = (const bf16*)(args[0]);
     q_in.dim0 = s.symbol(0);
     k_in.data = (const bf16*)(args[1]);
@@ -212,7 +212,7 @@ struct C3 {
   static constexpr int tile_queries = 1;
   const Step& s;
   const u64* args;
-  __device__ __forceinline__ C3(const Step& step, const u64* a) : s(step), args(a) {
+  __device__ __forceinline__ C3(const Step& step_, const u64* args_) : s(step_), args(args_) {
     q.data = (const bf16*)(args[0]);
     q.dim0 = s.symbol(0);
     k_cache.data = (const bf16*)(args[1]);
@@ -271,7 +271,7 @@ struct C4 {
   static constexpr int tile_n = 8;
   const Step& s;
   const u64* args;
-  __device__ __forceinline__ C4(const Step& step, const u64* a) : s(step), args(a) {
+  __device__ __forceinline__ C4(const Step& step_, const u64* args_) : s(step_), args(args_) {
     x.data = (const bf16*)(args[0]);
     x.dim0 = s.symbol(0);
     w.data = (const bf16*)(args[1]);
@@ -327,7 +327,7 @@ struct C5 {
   static constexpr int tile_n = 8;
   const Step& s;
   const u64* args;
-  __device__ __forceinline__ C5(const Step& step, const u64* a) : s(step), args(a) {
+  __device__ __forceinline__ C5(const Step& step_, const u64* args_) : s(step_), args(args_) {
     x.data = (const bf16*)(args[0]);
     x.dim0 = s.symbol(0);
     w.data = (const bf16*)(args[1]);
@@ -384,7 +384,7 @@ struct C6 {
   static constexpr int tile_n = 8;
   const Step& s;
   const u64* args;
-  __device__ __forceinline__ C6(const Step& step, const u64* a) : s(step), args(a) {
+  __device__ __forceinline__ C6(const Step& step_, const u64* args_) : s(step_), args(args_) {
     x.data = (const bf16*)(args[0]);
     x.dim0 = s.symbol(0);
     w.data = (const bf16*)(args[1]);
@@ -441,7 +441,7 @@ struct C7 {
   static constexpr int tile_n = 8;
   const Step& s;
   const u64* args;
-  __device__ __forceinline__ C7(const Step& step, const u64* a) : s(step), args(a) {
+  __device__ __forceinline__ C7(const Step& step_, const u64* args_) : s(step_), args(args_) {
     x.data = (const bf16*)(args[0]);
     x.dim0 = s.symbol(0);
     w.data = (const bf16*)(args[1]);
@@ -502,7 +502,7 @@ struct C8 {
   static constexpr int max_logprobs = 20;
   const Step& s;
   const u64* args;
-  __device__ __forceinline__ C8(const Step& step, const u64* a) : s(step), args(a) {
+  __device__ __forceinline__ C8(const Step& step_, const u64* args_) : s(step_), args(args_) {
     logits.data = (const float*)((u64)s.outputs + args[0]);
     logits.dim0 = s.symbol(1);
     row_seq.data = (const int*)((u64)s.inputs + args[1]);
