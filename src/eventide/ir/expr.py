@@ -129,7 +129,9 @@ class Sum(Expr):
 
 
 @dataclass(frozen=True, repr=False)
-class Product(Expr):
+class Pair(Expr):
+    """Base of what has two operands."""
+
     a: Expr
     b: Expr
 
@@ -137,62 +139,32 @@ class Product(Expr):
     def children(self) -> tuple[Expr, ...]:
         return (self.a, self.b)
 
+
+class Product(Pair):
     @cached_property
     def text(self) -> str:
         return f"{_factor(self.a)}*{_factor(self.b)}"
 
 
-@dataclass(frozen=True, repr=False)
-class FloorDiv(Expr):
-    a: Expr
-    b: Expr
-
-    @property
-    def children(self) -> tuple[Expr, ...]:
-        return (self.a, self.b)
-
+class FloorDiv(Pair):
     @cached_property
     def text(self) -> str:
         return f"{_factor(self.a)} // {_factor(self.b)}"
 
 
-@dataclass(frozen=True, repr=False)
-class Mod(Expr):
-    a: Expr
-    b: Expr
-
-    @property
-    def children(self) -> tuple[Expr, ...]:
-        return (self.a, self.b)
-
+class Mod(Pair):
     @cached_property
     def text(self) -> str:
         return f"{_factor(self.a)} % {_factor(self.b)}"
 
 
-@dataclass(frozen=True, repr=False)
-class Min(Expr):
-    a: Expr
-    b: Expr
-
-    @property
-    def children(self) -> tuple[Expr, ...]:
-        return (self.a, self.b)
-
+class Min(Pair):
     @cached_property
     def text(self) -> str:
         return f"min({self.a.text}, {self.b.text})"
 
 
-@dataclass(frozen=True, repr=False)
-class Max(Expr):
-    a: Expr
-    b: Expr
-
-    @property
-    def children(self) -> tuple[Expr, ...]:
-        return (self.a, self.b)
-
+class Max(Pair):
     @cached_property
     def text(self) -> str:
         return f"max({self.a.text}, {self.b.text})"
