@@ -23,7 +23,8 @@ run: $(VENV)/installed
 	@$(BIN)/eventide generate eventide-tiny "Once upon a time" --max-new-tokens 120 --seed 3
 
 test: check
-	$(BIN)/python -m pytest -q --cov=src/eventide --cov-report=term --cov-fail-under=85 --durations=10 --timeout=300 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -m "not slow" --cov=src/eventide --cov-report=term --cov-fail-under=85 --durations=10 --timeout=600 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -m slow -n $(JOBS) --timeout=900
 
 check: $(VENV)/tested
 	$(BIN)/ruff check .
