@@ -5,7 +5,7 @@
 #
 # others: make check (lint, types, layers) · make package (sdist and wheel, installed into a clean environment)
 #         make bench (speed beside other programs) · make clean
-# PYTEST_ARGS go to pytest: make test PYTEST_ARGS='-n 2'
+# PYTEST_ARGS go to pytest: make test PYTEST_ARGS='-n 0 -x'
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,7 +23,7 @@ run: $(VENV)/installed
 	@$(BIN)/eventide generate eventide-tiny "Once upon a time" --max-new-tokens 120 --seed 3
 
 test: check
-	$(BIN)/python -m pytest -q -m "not slow" --cov=src/eventide --cov-report=term --cov-fail-under=85 --durations=10 --timeout=600 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile --cov=src/eventide --cov-report=term --cov-fail-under=85 --durations=10 --timeout=600 $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -q -m slow -n $(JOBS) --timeout=900
 
 check: $(VENV)/tested
