@@ -61,7 +61,6 @@ struct Step {
   const int* symbols;
   const u8* inputs;
   u8* outputs;
-  const int* table(i64 offset) const { return (const int*)(inputs + offset); }
   __device__ __forceinline__ int symbol(int i) const { return __ldg(symbols + i); }
   __device__ __forceinline__ int load(i64 offset, int index) const { return __ldg((const int*)(inputs + offset) + index); }
 };
@@ -180,7 +179,6 @@ struct Worker {
     __syncwarp();
     if (lane == 0) mbar_arrive(&block->empty[(chunk + j) % SLOTS]);
   }
-  __device__ __forceinline__ bool owns(int j) const { return (chunk + j) % WARPS == (u32)warp; }
   // the first of the worker's next chunks that belongs to this warp; the others follow every WARPS
   __device__ __forceinline__ int first_own() const { return (int)((warp - chunk) % WARPS + WARPS) % WARPS; }
 };
