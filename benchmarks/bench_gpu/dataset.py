@@ -14,6 +14,7 @@ from typing import Any
 from eventide.bench import Definition, Solution, Trace, TraceSet
 
 KERNELS = Path(__file__).resolve().parent / "kernels"
+ATTENTION = ("paged_decode", "paged_prefill", "ragged_prefill")
 SCALE = 0.08838834764831845  # 1 / sqrt(128)
 
 PAGED_INIT = {
@@ -33,6 +34,17 @@ def _paged(batch: int, tokens: int) -> dict[str, Any]:
     return {"axes": axes, "scalars": {"sm_scale": SCALE}, "init": PAGED_INIT}
 
 
+# every sequence has more keys than there are queries in all, so none has more queries than keys
+_PAGED_PREFILL = {
+    "axes": {"len_indptr": 5, "total_q": 512, "num_kv_indices": 8192, "num_pages": 32768},
+    "scalars": {"sm_scale": SCALE},
+    "init": {
+        "qo_indptr": {"kind": "indptr", "total": "total_q"},
+        "kv_indptr": {"kind": "indptr", "total": "num_kv_indices", "min_len": 512},
+        "kv_indices": {"kind": "integers", "low": 0, "high": "num_pages"},
+    },
+}
+
 # one sequence: two random row pointers could give a sequence more queries than keys
 _PREFILL = {
     "axes": {"len_indptr": 2, "total_q": 512, "total_kv": 2048},
@@ -40,11 +52,25 @@ _PREFILL = {
     "init": RAGGED_INIT,
 }
 
+# scales that keep activations near 1 between the products
+_MOE = {
+    "axes": {"seq_len": 128},
+    "scalars": {"local_expert_offset": 96, "routed_scaling_factor": 2.5},
+    "init": {
+        "routing_bias": {"kind": "normal", "std": 0.1},
+        "hidden_states_scale": {"kind": "uniform", "low": 0.5, "high": 1.5},
+        "gemm1_weights_scale": {"kind": "uniform", "low": 0.006, "high": 0.018},
+        "gemm2_weights_scale": {"kind": "uniform", "low": 0.03, "high": 0.09},
+    },
+}
+
 PLAN: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "rmsnorm/rmsnorm_h4096": ("rmsnorm", [{"axes": {"batch_size": 4096}}]),
     "gemm/gemm_n4096_k4096": ("gemm", [{"axes": {"M": 16}}, {"axes": {"M": 2048}}]),
     "gqa_paged/gqa_paged_decode_h32_kv8_d128_ps1": ("paged_decode", [_paged(16, 1024)]),
     "sampling/top_p_sampling_from_probs_v128256": ("top_p", [{"axes": {"batch_size": 16}, "init": TOP_P_INIT}]),
+    "moe/moe_fp8_block_scale_ds_routing_topk8_ng8_kg4_e32_h7168_i2048": ("moe", [_MOE]),
+    "gqa_paged/gqa_paged_prefill_causal_h32_kv8_d128_ps1": ("paged_prefill", [_PAGED_PREFILL]),
     "gqa_ragged/gqa_ragged_prefill_causal_h32_kv8_d128": ("ragged_prefill", [_PREFILL]),
     "rmsnorm/fused_add_rmsnorm_h4096": ("fused_add_rmsnorm", [{"axes": {"batch_size": 4096}}]),
     "sampling/top_k_sampling_from_probs_v128256": ("top_k", [{"axes": {"batch_size": 16}, "init": TOP_K_INIT}]),
@@ -68,9 +94,7 @@ def _solutions(definition: Definition, kernel: str) -> list[Solution]:
     counts = {"top_k": ("True", "1", "int"), "top_p": ("False", "0", "float")}.get(kernel, ("", "", ""))
     values = dict(zip(("COUNT", "COUNT_INT", "LIMIT"), counts)) | {"EPS": found[1] if found else ""}
     base = {"top_k": "sampling", "top_p": "sampling"}.get(kernel, kernel)
-    cuda_file = {"paged_decode": "attention_cuda.cu", "ragged_prefill": "attention_cuda.cu"}.get(
-        base, f"{base}_cuda.cu"
-    )
+    cuda_file = "attention_cuda.cu" if base in ATTENTION else f"{base}_cuda.cu"
     sources = {
         "triton": {"main.py": _text(f"{base}_triton.py", values)},
         "cuda": {"kernel.cu": _text(cuda_file, values)},

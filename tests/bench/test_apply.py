@@ -430,6 +430,55 @@ def test_cuda_graph_capture(config: ApplyConfig) -> None:
     assert (wrapped(torch.ones(4, 8), 2.0) == 2).all()  # the same call on the CPU was never measured
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])  # the second captures CUDA graphs
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_torch_compile_on_a_gpu(mode: str, config: ApplyConfig) -> None:
+    source = "import torch\ndef run(x, alpha, y):\n    torch.mul(x, alpha, out=y).add_(1000)\n"
+    data = solved(source, hardware=torch.cuda.get_device_name(0), target_hardware=["NVIDIA H200"])
+    wrapped = Applier(data, config).wrap("scale_h8", fallback)
+    compiled = torch.compile(lambda x: wrapped(x + 1, 2.0) * 3, fullgraph=True, mode=mode)
+    for value in (1.0, 1.0, 1.0, 5.0, 7.0):  # a graph is captured after some calls and replayed with other values
+        x = torch.full((4, 8), value, device="cuda")
+        assert (compiled(x) == ((value + 1) * 2 + 1000) * 3).all()
+    assert (compiled(torch.ones(99, 8, device="cuda")) == 12).all()  # never measured: the fallback
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_compiled_kernel_in_a_cuda_graph(config: ApplyConfig) -> None:
+    from eventide.bench.builders.native import nvcc_path
+
+    if nvcc_path() is None:
+        pytest.skip("needs nvcc")
+    source = """
+    #include "eventide_bench.h"
+    __global__ void scale(const float* x, float a, float* y, long n) {
+      const long i = blockIdx.x * 256L + threadIdx.x;
+      if (i < n) y[i] = x[i] * a + 1000;
+    }
+    extern "C" int run(const DLTensor* x, double alpha, DLTensor* y) {
+      using eventide_bench::data;
+      const long n = eventide_bench::numel(x);
+      scale<<<(n + 255) / 256, 256, 0, eventide_bench::stream()>>>(data<float>(x), (float)alpha, data<float>(y), n);
+      return cudaGetLastError();
+    }
+    """
+    spec = {"language": "cuda", "entry_point": "kernel.cu::run", "target_hardware": ["NVIDIA H200"]}
+    data = solved(source, hardware=torch.cuda.get_device_name(0), **spec)
+    wrapped = Applier(data, config).wrap("scale_h8", fallback)
+    x = torch.ones(4, 8, device="cuda")
+    assert (wrapped(x, 2) == 1002).all()  # an integer where the definition has a float
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = wrapped(x, 2.0)
+    x.fill_(3)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert (y == 1006).all()
+
+
 # ---- cost
 
 

@@ -238,6 +238,13 @@ def test_run_measures_and_remembers(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "nothing was measured: no solution and workload" in capsys.readouterr().err
 
 
+def test_a_sandbox_that_confines_nothing_must_be_asked_for_twice(
+    shown: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("run", str(shown), "--device", "cpu", "--sandbox", "none") == BenchError.exit_code
+    assert "confines nothing; pass --unsafe" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

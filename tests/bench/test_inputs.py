@@ -15,6 +15,8 @@ from eventide.bench.inputs import InputPlan, plan_inputs, read_safetensors
 from eventide.bench.worker.arrays import TensorInfo, lay_out, numpy_dtype
 from eventide.errors import BenchError, SchemaError
 
+from .records import DEFINITION, changed
+
 AXES = {"rows": {"type": "var"}, "total": {"type": "var"}, "vocab_size": {"type": "const", "value": 32}}
 
 
@@ -212,3 +214,19 @@ def test_every_official_workload_without_files_can_be_planned(official: Path) ->
                 plan_inputs(definition, trace.workload)
                 planned_count += 1
     assert planned_count > 50
+
+
+def test_scalars_come_as_declared() -> None:
+    # compiled code takes doubles and integers in different registers, and a file may say 1 for 1.0
+    record = changed(DEFINITION, "inputs.count", {"shape": None, "dtype": "int32"})
+    definition = Definition.model_validate(changed(record, "inputs.on", {"shape": None, "dtype": "bool"}))
+    given = {"x": {"type": "random"}, "alpha": 2, "count": 3.0, "on": 1}
+    inputs = {n: v if isinstance(v, dict) else {"type": "scalar", "value": v} for n, v in given.items()}
+    plan = plan_inputs(definition, Workload.model_validate({"axes": {"rows": 2}, "inputs": inputs, "uuid": "u"}))
+    values = [i.value for i in plan.infos if i.shape is None]
+    assert values == [2, 3, 1] and [type(v) for v in values] == [float, int, bool]
+    for wrong in (2.5, "NaN", "Infinity"):
+        inputs["count"] = {"type": "scalar", "value": wrong}
+        workload = Workload.model_validate({"axes": {"rows": 2}, "inputs": inputs, "uuid": "u"})
+        with pytest.raises(BenchError, match="'count' is int32, got"):
+            plan_inputs(definition, workload)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from eventide.bench import Definition, Evaluation, Solution, TraceSet
+from eventide.bench.builders.native import nvcc_path
 from eventide.bench.runner import run_benchmark
 
 from .runner_kit import QUICK, reason, solution, workload
@@ -77,6 +78,94 @@ def test_nvrtc_passes(tmp_path: Path) -> None:
     )
     record = solution(launch, file="launch.py", extra={"kernel.cu": kernel}).model_dump()
     record["spec"] |= {"language": "cuda", "target_hardware": ["NVIDIA"]}
+    result = measure(Solution.model_validate(record), tmp_path)
+    assert str(result.status) == "PASSED", result.log
+
+
+KERNEL = """
+__global__ void scale_add(const float* x, const float* y, float* z, long n) {
+  long i = blockIdx.x * 256L + threadIdx.x;
+  if (i < n) z[i] = 2 * x[i] + y[i];
+}
+"""
+
+
+def cuda_solution(source: str, *, binding: str | None = None, returns: bool = False) -> Solution:
+    record = solution(source, file="kernel.cu", binding=binding, returns=returns).model_dump()
+    record["spec"] |= {"language": "cuda", "target_hardware": ["NVIDIA"]}
+    return Solution.model_validate(record)
+
+
+needs_nvcc = pytest.mark.skipif(nvcc_path() is None, reason="needs nvcc")
+
+
+@needs_nvcc
+def test_nvcc_passes(tmp_path: Path) -> None:
+    source = f"""
+    #include "eventide_bench.h"
+    {KERNEL}
+    extern "C" int run(const DLTensor* x, const DLTensor* y, DLTensor* z) {{
+      using eventide_bench::data;
+      const long n = eventide_bench::numel(x);
+      scale_add<<<(n + 255) / 256, 256>>>(data<float>(x), data<float>(y), data<float>(z), n);
+      return cudaGetLastError();
+    }}
+    """
+    result = measure(cuda_solution(source), tmp_path)
+    assert str(result.status) == "PASSED", result.log
+
+
+@needs_nvcc
+def test_nvcc_with_tvm_ffi(tmp_path: Path) -> None:
+    pytest.importorskip("tvm_ffi")
+    source = f"""
+    #include <tvm/ffi/container/tensor.h>
+    #include <tvm/ffi/extra/c_env_api.h>
+    #include <tvm/ffi/function.h>
+    {KERNEL}
+    void run(tvm::ffi::TensorView x, tvm::ffi::TensorView y, tvm::ffi::TensorView z) {{
+      const long n = x.size(0);
+      auto stream = static_cast<cudaStream_t>(TVMFFIEnvGetStream(x.device().device_type, x.device().device_id));
+      scale_add<<<(n + 255) / 256, 256, 0, stream>>>(static_cast<const float*>(x.data_ptr()),
+          static_cast<const float*>(y.data_ptr()), static_cast<float*>(z.data_ptr()), n);
+    }}
+    TVM_FFI_DLL_EXPORT_TYPED_FUNC(run, run);
+    """
+    result = measure(cuda_solution(source, binding="tvm-ffi"), tmp_path)
+    assert str(result.status) == "PASSED", result.log
+
+
+@needs_nvcc
+def test_nvcc_with_torch(tmp_path: Path) -> None:
+    source = f"""
+    #include <torch/extension.h>
+    #include <ATen/cuda/CUDAContext.h>
+    {KERNEL}
+    torch::Tensor run(torch::Tensor x, torch::Tensor y) {{
+      auto z = torch::empty_like(x);
+      const long n = x.numel();
+      scale_add<<<(n + 255) / 256, 256, 0, at::cuda::getCurrentCUDAStream()>>>(
+          x.data_ptr<float>(), y.data_ptr<float>(), z.data_ptr<float>(), n);
+      return z;
+    }}
+    PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {{ m.def("run", &run); }}
+    """
+    result = measure(cuda_solution(source, binding="torch", returns=True), tmp_path)
+    assert str(result.status) == "PASSED", result.log
+
+
+def test_triton_passes(tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    source = (
+        "import triton\nimport triton.language as tl\n\n"
+        "@triton.jit\ndef kernel(x, y, z, n, BLOCK: tl.constexpr):\n"
+        "    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)\n"
+        "    tl.store(z + i, 2 * tl.load(x + i, mask=i < n) + tl.load(y + i, mask=i < n), mask=i < n)\n\n"
+        "def run(x, y, z):\n"
+        "    kernel[(triton.cdiv(x.numel(), 1024),)](x, y, z, x.numel(), BLOCK=1024)\n"
+    )
+    record = solution(source).model_dump()
+    record["spec"] |= {"language": "triton", "target_hardware": ["NVIDIA"]}
     result = measure(Solution.model_validate(record), tmp_path)
     assert str(result.status) == "PASSED", result.log
 

@@ -76,3 +76,17 @@ ragged_prefill(const __nv_bfloat16* q, const __nv_bfloat16* k, const __nv_bfloat
   const auto row = [=](int t) { return (static_cast<size_t>(start + t) * kv_heads + kv) * 128; };
   attend(q + at * 128, k, v, min(max(seen, 0), num_kv), row, scale, out + at * 128, lse + at);
 }
+
+extern "C" __global__ void __launch_bounds__(256)
+paged_prefill(const __nv_bfloat16* q, const __nv_bfloat16* k, const __nv_bfloat16* v, const int* qo_indptr,
+              const int* kv_indptr, const int* indices, __nv_bfloat16* out, float* lse, int heads, int kv_heads,
+              int num_seqs, float scale) {
+  const int token = blockIdx.x, h = blockIdx.y, kv = h / (heads / kv_heads);
+  int s = 0;
+  while (s + 1 < num_seqs && token >= qo_indptr[s + 1]) ++s;
+  const int num_q = qo_indptr[s + 1] - qo_indptr[s], start = kv_indptr[s], num_kv = kv_indptr[s + 1] - start;
+  const int seen = token - qo_indptr[s] + 1 + num_kv - num_q;  // causal, aligned at the end
+  const size_t at = static_cast<size_t>(token) * heads + h;
+  const auto row = [=](int t) { return (static_cast<size_t>(indices[start + t]) * kv_heads + kv) * 128; };
+  attend(q + at * 128, k, v, min(max(seen, 0), num_kv), row, scale, out + at * 128, lse + at);
+}

@@ -60,6 +60,7 @@ extern "C" int run(const DLTensor* x, const DLTensor* w, DLTensor* y) {
   int threads = (width / 8 + kPieces - 1) / kPieces;
   threads = threads < 32 ? 32 : (threads + 31) / 32 * 32;
   if (width % 8 || threads > 1024) return 1;
-  rmsnorm<<<rows, threads>>>(data<const uint4>(x), data<const uint4>(w), data<uint4>(y), width);
+  const cudaStream_t stream = eventide_bench::stream();
+  rmsnorm<<<rows, threads, 0, stream>>>(data<const uint4>(x), data<const uint4>(w), data<uint4>(y), width);
   return static_cast<int>(cudaGetLastError());
 }

@@ -284,12 +284,25 @@ def _measured(index: Any, axes: Mapping[str, int]) -> bool:
     return tuple(sorted(axes.items())) in index.measured
 
 
+_STREAM = threading.Lock()
+"""Held while a library is told the stream and launches: the loader gives all libraries of a process one place for it."""
+
+
 def _on_its_stream(runnable: Runnable, kernel: Kernel, device: str) -> Kernel:
-    # plain C functions launch on the default stream, so another current stream has to wait for it and it for them
     if runnable.style != "pointers" or not device.startswith("cuda"):
         return kernel
     import torch
 
+    place = getattr(runnable.function, "stream", None)
+    if place is not None:
+
+        def on_current(*args: Any) -> Any:
+            with _STREAM:
+                place.value = torch.cuda.current_stream(device).cuda_stream
+                return kernel(*args)
+
+        return on_current
+    # a function that launches on the default stream: another current stream has to wait for it and it for them
     default = torch.cuda.default_stream(device)
 
     def call(*args: Any) -> Any:

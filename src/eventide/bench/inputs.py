@@ -140,7 +140,7 @@ def plan_inputs(
         elif isinstance(given, ScalarInput):
             if shape is not None:
                 raise BenchError(f"workload {workload.uuid}: {name!r} is a tensor of shape {shape}, got a scalar")
-            sources.append(Source(replace(info, value=given.value)))
+            sources.append(Source(replace(info, value=_as_declared(given.value, info, workload))))
         elif isinstance(given, RandomInput):
             init = own.get(name) or declared.get(name) or default_init(definition, name, axes)
             if shape is None:
@@ -160,6 +160,18 @@ def plan_inputs(
         ]
         plan = InputPlan(sources, axes)
     return plan
+
+
+def _as_declared(value: bool | int | float, info: TensorInfo, workload: Workload) -> bool | int | float:
+    """A scalar as the definition declares it: compiled code takes a float and an integer differently, and files have 1
+    for 1.0."""
+    if "float" in info.dtype:
+        return float(value)
+    if info.dtype == "bool":
+        return bool(value)
+    if value != value or abs(value) == math.inf or int(value) != value:
+        raise BenchError(f"workload {workload.uuid}: {info.name!r} is {info.dtype}, got {value}")
+    return int(value)
 
 
 def _read_fixed(path: Path, key: str, info: TensorInfo) -> Array:

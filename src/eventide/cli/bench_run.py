@@ -56,6 +56,11 @@ def add_commands(commands: Any) -> None:
         parser.add_argument(f"--{name}", type=kind, metavar="N", help=text)
     parser.add_argument("--again", action="store_true", help="measure also what the data set holds already")
     parser.add_argument(
+        "--sandbox",
+        choices=("namespaces", "landlock", "none"),
+        help="how to confine solutions (the strongest that works)",
+    )
+    parser.add_argument(
         "--unsafe", action="store_true", help="run solutions with your own rights where nothing can confine them"
     )
     parser.add_argument("--no-progress", action="store_true", help="no bars on standard error")
@@ -86,6 +91,7 @@ def run_run(args: argparse.Namespace) -> int:
         command_line=settings,
         resume=not args.again,
         unsafe=args.unsafe,
+        sandbox_method=args.sandbox,
         show_progress=not args.no_progress and not args.json and sys.stderr.isatty(),
     )
     if args.json:

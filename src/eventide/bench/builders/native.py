@@ -144,6 +144,13 @@ def nvcc_path() -> str | None:
     return shutil.which("nvcc")
 
 
+def _stubs() -> list[str]:
+    """Where the linker finds the driver's library on a machine that compiles without one."""
+    nvcc = nvcc_path()
+    stubs = Path(nvcc).resolve().parents[1] / "lib64" / "stubs" if nvcc else None
+    return [f"-L{stubs}"] if stubs is not None and stubs.is_dir() else []
+
+
 class CudaBuilder(CppBuilder):
     """Language cuda: nvcc for sources with host code; a Python entry launches kernels that NVRTC compiles.
 
@@ -175,7 +182,17 @@ class CudaBuilder(CppBuilder):
         arch = f"{major}{minor}" + ("a" if major >= 9 else "")
         # torch's headers are C++17 or newer; host flags go through -Xcompiler
         target = f"-gencode=arch=compute_{arch},code=sm_{arch}"
-        return ["-std=c++17", "-O3", target, "--shared", "-Xcompiler", "-fPIC", "--expt-relaxed-constexpr", "-lcuda"]
+        return [
+            "-std=c++17",
+            "-O3",
+            target,
+            "--shared",
+            "-Xcompiler",
+            "-fPIC",
+            "--expt-relaxed-constexpr",
+            *_stubs(),
+            "-lcuda",
+        ]
 
     def build(self, solution: Solution, context: BuildContext) -> Built:
         if solution.entry_file.endswith(".py"):

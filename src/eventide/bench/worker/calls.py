@@ -72,7 +72,10 @@ def c_argument(value: bool | int | float | DLTensor | None) -> Any:
 
 
 def c_function(path: str, name: str) -> Callable[..., None]:
-    """The C form of `name` in the library at `path`; raises LookupError when it is not exported."""
+    """The C form of `name` in the library at `path`; raises LookupError when it is not exported.
+
+    Its attribute `stream` is where a library that launches on the caller's stream reads it, else None.
+    """
     library = ctypes.CDLL(path)
     try:
         function = library[name]
@@ -85,6 +88,11 @@ def c_function(path: str, name: str) -> Callable[..., None]:
         if status:
             raise RuntimeError(f"{name} returned the status {status}")
 
+    try:
+        stream: ctypes.c_void_p | None = ctypes.c_void_p.in_dll(library, "eventide_bench_stream")
+    except ValueError:
+        stream = None
+    call.stream = stream  # type: ignore[attr-defined]
     return call
 
 

@@ -3,6 +3,9 @@
 //
 //     extern "C" int run(const DLTensor* x, DLTensor* y);   // 0: done; anything else is a RUNTIME_ERROR
 //
+// Kernels belong on eventide_bench::stream(), the stream that the caller works on: `kernel<<<grid, block, 0, stream()>>>`.
+// On the default stream they are right as well, but cannot be captured in a CUDA graph.
+//
 // Tensors are row-major and contiguous, strides are null, byte_offset is 0. Scalars come as int64_t or double.
 #pragma once
 #include <cstdint>
@@ -32,3 +35,13 @@ inline int64_t numel(const DLTensor* t) {
   return n;
 }
 }  // namespace eventide_bench
+
+#ifdef __CUDACC__
+// set before each call; in the library only if stream() is used, which is how a caller knows that it may capture
+extern "C" {
+__attribute__((visibility("default"))) inline void* eventide_bench_stream = nullptr;
+}
+namespace eventide_bench {
+inline cudaStream_t stream() { return static_cast<cudaStream_t>(eventide_bench_stream); }
+}  // namespace eventide_bench
+#endif
