@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from eventide import Program, target
+from eventide.engine.steps import Step
 from eventide.passes.pipeline import compile_plan
 from eventide.profile.bandwidth import measure_read_bandwidth
 from eventide.profile.explain import explain, kind
@@ -68,7 +69,8 @@ def test_traffic_counts_shared_regions_once() -> None:
 
 def test_explain_joins_layers() -> None:
     plan, symbols, inputs = _plan(1)
-    report = explain(plan, symbols, inputs, [Timeline(SPANS)], bandwidth=1e9)
+    step = Step(symbols, inputs)
+    report = explain(plan, [step], [Timeline(SPANS)], bandwidth=1e9)
     assert [row.name for row in report.rows] == ["up"] and kind("layers.12.down") == "down" and kind("head") == "head"
     row = report.rows[0]
     assert row.num_grids == 2 and row.num_tasks == 5
@@ -76,7 +78,8 @@ def test_explain_joins_layers() -> None:
     assert row.bound_ms == pytest.approx(row.total_bytes / 1e9 * 1e3)
     assert row.efficiency == pytest.approx(row.bound_ms / row.work_ms)
     assert report.elapsed_ms == pytest.approx(0.005)
-    unmeasured = explain(plan, symbols, inputs, bandwidth=1e9)
+    assert explain(plan, [step, step], bandwidth=1e9).total_bytes == 2 * report.total_bytes
+    unmeasured = explain(plan, [step], bandwidth=1e9)
     assert unmeasured.rows[0].work_ms is None and unmeasured.rows[0].efficiency is None
     assert unmeasured.to_json()["rows"][0]["efficiency"] is None
 

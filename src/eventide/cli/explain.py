@@ -13,6 +13,7 @@ close that is to what this machine's memory can give (measured in the same minut
 
   eventide explain eventide-tiny
   eventide explain ./Qwen3-0.6B --batch 8 --context 512
+  eventide explain ./Qwen3-0.6B --device cuda --context 512     waits for memory, for events and computing, by operator
   eventide explain eventide-tiny --context 200 --prefill        a step that reads a prompt of 200 tokens
 """
 
@@ -32,15 +33,14 @@ def add_step_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..engine.measure import measured_steps
-    from ..profile.bandwidth import measure_read_bandwidth
+    from ..engine.measure import measured_steps, read_bandwidth
     from ..profile.explain import explain
 
     llm = load_llm(args)
-    step, timelines = measured_steps(llm, args.batch, args.context, args.prefill, args.steps or 9)
-    num_workers = llm.plan.schedule.num_workers if llm.plan.schedule else 1
-    bandwidth = measure_read_bandwidth(num_workers)
-    report = explain(llm.plan, step.symbols, step.inputs, timelines, bandwidth=bandwidth)
+    plan, steps, timelines = measured_steps(llm, args.batch, args.context, args.prefill, args.steps or 9)
+    bandwidth = read_bandwidth(llm)
+    report = explain(plan, steps, timelines, bandwidth=bandwidth)
+    gpu = llm.device == "cuda"
     llm.close()
     if args.json:
         print_json(report.to_json())
@@ -48,13 +48,15 @@ def main(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     table = Table("operator", box=None, header_style="bold")
-    for name in ("tasks", "MB", "% of bytes", "work ms", "% of step", "bound ms", "efficiency", "wait ms"):
+    for name in _GPU_COLUMNS if gpu else _COLUMNS:
         table.add_column(name, justify="right")
     elapsed = report.elapsed_ms or 0.0
-    for row in sorted(report.rows, key=lambda row: -(row.work_ms or 0)):
+    for row in sorted(report.rows, key=lambda row: -(row.work_ms or 0) - (row.wait_ms or 0) * gpu):
         label = row.name if row.op in row.name else f"{row.name} ({row.op})"
         label += f" × {row.num_grids}" if row.num_grids > 1 else ""
-        table.add_row(label, *_cells(row, report.total_bytes, elapsed))
+        table.add_row(label, *(_gpu_cells(row) if gpu else _cells(row, report.total_bytes, elapsed)))
+    if gpu:
+        table.add_row(*_gpu_rest(report, elapsed))
     out = console()
     out.print(
         f"{args.model}: {'a prefill' if args.prefill else 'a decode'} step of {args.batch} × {args.context} tokens on "
@@ -66,6 +68,23 @@ def main(args: argparse.Namespace) -> int:
         f"({report.bound_ms / elapsed:.0%} of the bandwidth reached)"
     )
     return 0
+
+
+_COLUMNS = ("tasks", "MB", "% of bytes", "work ms", "% of step", "bound ms", "efficiency", "wait ms")
+_GPU_COLUMNS = ("tasks", "MB", "floor µs", "memory µs", "events µs", "computing µs", "in all µs", "above the floor µs")
+
+
+def _gpu_cells(row: Any) -> list[str]:
+    """Microseconds of a mean worker: they add up, over the rows, to the step."""
+    work, wait, memory, floor = ((t or 0.0) * 1e3 for t in (row.work_ms, row.wait_ms, row.memory_ms, row.bound_ms))
+    times = (floor, memory, wait, work - memory, work + wait, work + wait - floor)
+    return [f"{row.num_tasks:,}", f"{row.total_bytes / 1e6:.2f}", *(f"{t:.1f}" for t in times)]
+
+
+def _gpu_rest(report: Any, elapsed_ms: float) -> list[str]:
+    """The line below: what lies between tasks, the barrier between steps included."""
+    rest = (elapsed_ms - sum((row.work_ms or 0.0) + (row.wait_ms or 0.0) for row in report.rows)) * 1e3
+    return ["between tasks", *[""] * 6, f"{rest:.1f}", f"{rest:.1f}"]
 
 
 def _cells(row: Any, total_bytes: int, elapsed_ms: float) -> list[str]:

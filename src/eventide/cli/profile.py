@@ -10,7 +10,8 @@ from .explain import add_step_options
 
 _DESCRIPTION = """\
 Record every task of some steps, one track a worker, waits and work apart, and write a Chrome trace: open it at
-https://ui.perfetto.dev or in chrome://tracing.
+https://ui.perfetto.dev or in chrome://tracing. On a GPU a worker is a multiprocessor, and a slice says besides when its
+weights had arrived, how long it waited for them, and when it had told the others.
 
   eventide profile eventide-tiny                              trace.json, three decode steps
   eventide profile eventide-tiny --prefill --context 300 -o prefill.json
@@ -29,27 +30,32 @@ def main(args: argparse.Namespace) -> int:
     from ..profile.timeline import merge, write_trace
 
     llm = load_llm(args)
-    _, timelines = measured_steps(llm, args.batch, args.context, args.prefill, args.steps or 3)
+    *_, timelines = measured_steps(llm, args.batch, args.context, args.prefill, args.steps or 3)
     llm.close()
     whole = merge(timelines)
     write_trace(whole, args.output)
     shares = whole.by_grid().values()
-    work, wait = (sum(getattr(share, what) for share in shares) / 1e6 for what in ("work_ns", "wait_ns"))
+    work, wait, memory = (sum(getattr(s, what) for s in shares) / 1e6 for what in ("work_ns", "wait_ns", "memory_ns"))
     facts = {
         "output": args.output,
         "num_steps": len(timelines),
         "num_workers": whole.num_workers,
-        "num_tasks": len(whole.spans),
+        "num_tasks": sum(share.num_tasks for share in shares),
         "elapsed_ms": sum(timeline.elapsed_ns for timeline in timelines) / 1e6,
         "work_ms": work,
         "wait_ms": wait,
+        "memory_ms": memory,
     }
     if args.json:
         print_json(facts)
     else:
         print(
             f"{args.output}: {facts['num_steps']} steps, {facts['num_tasks']:,} tasks on {facts['num_workers']} "
-            f"workers, {work:.3f} ms of work and {wait:.3f} ms of waits in {facts['elapsed_ms']:.3f} ms; open it at "
-            "https://ui.perfetto.dev"
+            f"workers, {work:.3f} ms of work{_memory(memory)} and {wait:.3f} ms of waits in {facts['elapsed_ms']:.3f} ms; "
+            "open it at https://ui.perfetto.dev"
         )
     return 0
+
+
+def _memory(milliseconds: float) -> str:
+    return f" ({milliseconds:.3f} of them waiting for memory)" if milliseconds else ""

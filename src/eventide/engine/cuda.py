@@ -1,10 +1,11 @@
 """The GPU behind the engine: two kernels over one copy of weights and states.
 
-    decode    steps of one token of one sequence, attention split over the past; a launch is as many steps as are asked for
+    decode    steps of one token of one sequence, attention split over the past as it grows; all the steps that are asked for
+              are one launch, and tokens come out of it while it runs
     mixed     steps of up to 8 tokens (or max_seqs, if more) of any sequences: prompts, and several sequences at once
 
-A step of the engine has up to 512 tokens; it becomes one launch of several steps of the mixed kernel. With tiles of 8, a
-prompt of 20 tokens is three steps in one launch:
+So a prompt is one launch and its continuation another. A step of the engine has up to 8,192 tokens; it becomes one launch
+of several steps of the mixed kernel. With tiles of 8, a prompt of 20 tokens is three steps in one launch:
 
     seq, pos, slot    0..7 | 8..15 | 16..19        logit_rows  none | none | 19 - 16 = 3
 
@@ -14,8 +15,9 @@ for it since the last one, and follows what the kernels draw.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -23,24 +25,30 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import target
-from ..backends.cpu import Stop
+from ..backends.cuda.bandwidth import measure_read_bandwidth
 from ..backends.cuda.driver import Device
 from ..backends.cuda.fit import UnfitPlanError
 from ..backends.cuda.kernel import CudaKernel
+from ..backends.cuda.running import RunningLoop
 from ..errors import EventideError, ProgramError, UsageError
+from ..ir.nodes import Plan
 from ..models.config import ModelConfig
 from ..models.decoder import Limits
 from ..models.registry import ModelFamily, family_of
+from ..profile.gpu import timelines
 from ..profile.timeline import Timeline
 from .limits import choose_limits
 from .load import Loaded, Progress
 from .plans import compiled_plan
-from .steps import Chunk, Step, decode_tables, split_tables
+from .runner import Outputs, stop_rule
+from .steps import Chunk, Step, decode_tables, split_tables_by_step
 
 __all__ = ["CudaRunner", "cuda_limits", "open_cuda", "usable_device"]
 
 MAX_SEQS = 8  # when max_seqs isn't given: what one pass over the weights serves
 TILE = 8  # tokens of one pass over the weights
+MAX_TOKENS = 8192  # of one step of the engine
+_RECORDS = 8192  # of every worker's timeline
 _RESERVE = 512 << 20  # bytes left for launches, scratch and the driver
 _TABLES = ("seq", "pos", "slot", "tile_seq")  # one entry a token, tiles being of one query
 _SAMPLES = ("row_seq", "row_pos", "top_k", "num_logprobs", "temperature", "top_p", "seed")
@@ -74,13 +82,12 @@ def cuda_limits(config: ModelConfig, max_seq_len: int | None, max_seqs: int | No
         max_seqs=max_seqs or MAX_SEQS,
     )
     seqs = max(1, min(limits.max_seqs, limits.pages // limits.pages_per_seq))
-    return replace(limits, max_seqs=seqs, max_rows=max(seqs, TILE), num_pages=0)
+    limits = replace(limits, max_seqs=seqs, max_rows=max(seqs, TILE), num_pages=0)
+    return replace(limits, max_tokens=min(MAX_TOKENS, limits.slots))
 
 
 def open_cuda(loaded: Loaded, schedule: str, progress: Progress | None) -> CudaRunner:
     """Compiles both kernels and loads the weights, straight from the checkpoint's files to the GPU."""
-    if schedule != "static":
-        raise UsageError(f"schedule '{schedule}' doesn't run on the GPU yet; use 'static'")
     if loaded.dtype != "bfloat16":
         raise UsageError(f"the GPU computes in bfloat16 only, got dtype={loaded.dtype!r}; use dtype='bfloat16' or device='cpu'")
     device = _device()
@@ -115,6 +122,15 @@ class _Found(dict[str, Array]):
         return self[name]
 
 
+@dataclass
+class _Open:
+    """A `decode` under way, and how many of its steps are in the host's histories."""
+
+    loop: RunningLoop
+    chunks: tuple[Chunk, ...]
+    noted: int = 0
+
+
 class CudaRunner:
     """A model on one GPU."""
 
@@ -126,10 +142,13 @@ class CudaRunner:
         self._width = mixed.plan.symbols["num_tokens"][1]
         self._tokens = np.zeros((limits.max_seqs, limits.max_seq_len + 1), np.int32)
         self._touched = True
+        self._open: _Open | None = None
+        self._tracers: dict[int, CudaKernel] = {}
         self._splits = max(1, mixed.workers // (2 * _kv_heads(self.plan)))
 
     @property
     def tokens(self) -> npt.NDArray[np.int32]:
+        self._settle()
         self._touched = True
         return self._tokens
 
@@ -159,33 +178,97 @@ class CudaRunner:
         block_table: Array,
         stop_tokens: Sequence[Collection[int]],
         keep: Collection[str],
-    ) -> dict[str, Array]:
+        part_s: float,
+    ) -> Generator[Outputs, None, None]:
+        """All steps as one launch; a part is what has come since the last one was asked for."""
         self._send_tokens()
         symbols, inputs, stacked = decode_tables(self.limits, chunks, num_steps, block_table)
         kernel = self._mixed
         if self._decode is not None and len(chunks) == 1:
             kernel = self._decode
             inputs["block_table"] = _permutation(self.limits, chunks, num_steps, block_table)
-            inputs |= split_tables(self.limits, chunks[0].start + num_steps, self._splits)
-            symbols["num_splits"] = len(inputs["split_begin"])
-            stacked -= {"slot"}
-        width = max(len(stops) for stops in stop_tokens)
-        stop = Stop("next_token", [[*stops, *[-1] * (width - len(stops))] for stops in stop_tokens]) if width else None
-        found = kernel.run_loop(symbols, inputs, num_steps, stacked=stacked, keep={*keep, "next_token"}, stop=stop)
-        for row, chunk in enumerate(chunks):
-            self._tokens[chunk.seq, chunk.start + 1 : chunk.start + 1 + found.num_steps] = found.outputs["next_token"][:, row]
-        return {name: found.outputs[name] for name in keep}
+            inputs |= split_tables_by_step(self.limits, inputs["pos"][:, 0] + 1, self._splits)
+            symbols["num_splits"] = inputs["split_begin"].shape[1]
+            stacked = stacked - {"slot"} | {"split_begin", "split_end"}
+        names = {*keep, "next_token"}
+        loop = kernel.loop(
+            symbols, inputs, num_steps, stacked=stacked, keep=names, stop=stop_rule(stop_tokens), interval_s=part_s
+        )
+        self._open = opened = _Open(loop, tuple(chunks))
+        with closing(loop):
+            for found in loop:
+                self._note(opened, found["next_token"])
+                yield {name: found[name] for name in keep}
+        if self._open is opened:
+            self._open = None
 
-    def profile(self, step: Step) -> Timeline:
-        raise UsageError("tasks on the GPU can't be recorded through the engine yet; use device='cpu'")
+    def _note(self, opened: _Open, drawn: Array) -> None:
+        """Tokens that a launch has drawn go to the host's copy of the histories."""
+        for row, chunk in enumerate(opened.chunks):
+            first = chunk.start + 1 + opened.noted
+            self._tokens[chunk.seq, first : first + len(drawn)] = drawn[:, row]
+        opened.noted += len(drawn)
+
+    def _settle(self) -> None:
+        """Ends the launch of a `decode` that somebody has left open: another stream wants the GPU. What it has drawn is
+        still given to whoever goes on with it."""
+        opened, self._open = self._open, None
+        if opened is not None and opened.loop.running:
+            rest = opened.loop.finish()
+            if rest is not None:
+                noted = opened.noted
+                self._note(opened, rest["next_token"])
+                opened.noted = noted
+
+    def parts(self, step: Step) -> tuple[Plan, list[Step]]:
+        one = step.symbols["num_tokens"] == step.symbols["num_samples"] == 1
+        if self._decode is None or not one:
+            return self._mixed.plan, split_step(step, self._width)
+        seq, pos = int(step.inputs["seq"][0]), int(step.inputs["pos"][0])
+        inputs = dict(step.inputs)
+        inputs["block_table"] = _permutation(self.limits, [Chunk(seq, pos, 1)], 1, inputs["block_table"])
+        tables = split_tables_by_step(self.limits, np.array([pos + 1]), self._splits)
+        inputs |= {name: table[0] for name, table in tables.items()}
+        plan = self._decode.plan
+        names = {t.name for t in plan.tensors.values() if t.role == "input"}
+        symbols = {**step.symbols, "num_splits": len(inputs["split_begin"])}
+        kept = {name: value for name, value in symbols.items() if name in plan.symbols}
+        return plan, [Step(kept, {name: inputs[name] for name in names})]
+
+    def profile(self, step: Step, num_steps: int) -> list[Timeline]:
+        """One launch of a kernel compiled to record, with a first and a last step that aren't looked at."""
+        plan, parts = self.parts(step)
+        if plan.schedule is None or plan.schedule.kind != "static":
+            raise UsageError("tasks of the schedule 'per_op' are kernels of their own on the GPU: profile it with NVIDIA's tools")
+        self._send_tokens()
+        if id(plan) not in self._tracers:
+            self._tracers[id(plan)] = CudaKernel(plan, memory=self._mixed.memory, trace=_RECORDS)
+        kernel = self._tracers[id(plan)]
+        most = _RECORDS // (2 * len(parts) * len(plan.grids)) - 2
+        if most < 1:
+            raise UsageError(f"a step of {len(parts)} passes is too long to be recorded on the GPU; take a shorter context")
+        found: list[Timeline] = []
+        while len(found) < num_steps:
+            count = min(most, num_steps - len(found))
+            kernel.run(parts * (count + 2), large=False)
+            found += timelines(plan, kernel.read_trace(), len(parts))[1 : count + 1]
+        self._touched = True
+        return found
+
+    def read_bandwidth(self) -> float:
+        self._settle()
+        return measure_read_bandwidth(self._mixed.device)
 
     def close(self) -> None:
-        for kernel in (self._mixed, self._decode):
+        self._settle()
+        for kernel in (*self._tracers.values(), self._mixed, self._decode):
             if kernel is not None:
                 kernel.close()
         self._mixed.memory.close()
 
     def _send_tokens(self) -> None:
+        """Before every launch: makes sure that no other runs, and that the GPU knows the histories."""
+        self._settle()
         if self._touched:
             self._mixed.write_state("tokens", self._tokens)
             self._touched = False

@@ -7,7 +7,8 @@ Every turn of the loop admits waiting requests while slots and pages are free, t
 
     some prompts are unread     one step with the next tokens of those prompts, up to `max_tokens` in all, and one token
                                 of every sequence that is already generating
-    all prompts are read        several decode steps in one call of the device, every sequence one token a step
+    all prompts are read        decode steps until some sequence ends, every sequence one token a step; the device is asked
+                                for all of them at once, and gives them part by part (a GPU: out of the running launch)
 
 Three prompts of 5, 600 and 2 tokens at max_tokens 512: the first step reads 5 of the first and 507 of the second and
 draws a token for the first; the second reads the remaining 93 and the third's 2, and gives everyone a token; from then
@@ -16,9 +17,9 @@ on the three decode together.
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from ..errors import OutOfMemoryError, UsageError
@@ -32,10 +33,8 @@ from .steps import Chunk, make_step
 
 __all__ = ["Request", "bounded", "generate"]
 
-_MAX_STEPS = 256  # decode steps in one call of the device
-_PIECE_SECONDS = 0.03  # a reader sees new text about this often
+_PART_SECONDS = 0.03  # a reader sees new text about this often, and stop strings, which only the host sees, are met
 _SAMPLED = ("next_token", "logprob", "top_ids", "top_logprobs")
-_STOP_STEPS = 16  # stop strings are seen on the host only, so don't run far past one
 
 
 @dataclass(frozen=True)
@@ -128,26 +127,33 @@ def generate(
     With `stream` False pieces are larger and come later.
     """
     waiting, live = deque(requests), list[_Sequence]()
-    pace = 1 if stream else _MAX_STEPS
     try:
         while waiting or live:
             live += _admit(waiting, runner, pool, tokenizer, idle=not live)
             if any(sequence.unread > 0 for sequence in live):
                 _read_prompts(runner, pool, live)
-            else:
-                began = time.perf_counter()
-                num_steps = _decode(runner, pool, live, pace)
-                if stream:
-                    pace = max(1, min(_MAX_STEPS, int(num_steps * _PIECE_SECONDS / (time.perf_counter() - began))))
-            for sequence in [s for s in live if s.fresh]:
-                piece = sequence.piece()
-                if sequence.finish_reason is not None:
-                    live.remove(sequence)
-                    pool.give_back(sequence.lease)
-                yield piece
+                yield from _pieces(pool, live)
+                continue
+            with closing(_decode(runner, pool, live, stream)) as parts:
+                num_live = len(live)
+                for _ in parts:
+                    yield from _pieces(pool, live)
+                    if len(live) < num_live:
+                        # someone has ended, a stop string perhaps: who is left goes on in a new call
+                        break
     finally:
         for sequence in live:
             pool.give_back(sequence.lease)
+
+
+def _pieces(pool: PagePool, live: list[_Sequence]) -> Iterator[Piece]:
+    """What has come for each sequence; those that have ended leave."""
+    for sequence in [s for s in live if s.fresh]:
+        piece = sequence.piece()
+        if sequence.finish_reason is not None:
+            live.remove(sequence)
+            pool.give_back(sequence.lease)
+        yield piece
 
 
 def _admit(
@@ -200,18 +206,20 @@ def _read_prompts(runner: Runner, pool: PagePool, live: list[_Sequence]) -> None
             row += 1
 
 
-def _decode(runner: Runner, pool: PagePool, live: list[_Sequence], max_steps: int) -> int:
-    """At most `max_steps` steps for all of `live`, until one of them ends; how many were made."""
+def _decode(runner: Runner, pool: PagePool, live: Sequence[_Sequence], stream: bool) -> Generator[None, None, None]:
+    """Steps for all of `live` until one of them ends; a turn for each part that has been taken."""
+    live = list(live)
     left = min(sequence.request.params.max_new_tokens - sequence.num_new for sequence in live)
-    max_steps = min(left, max_steps, _STOP_STEPS if any(s.request.params.stop for s in live) else _MAX_STEPS)
     keep = _SAMPLED if any(s.request.params.wants_logprobs for s in live) else _SAMPLED[:1]
     stops = [sequence.request.params.eos_token_ids for sequence in live]
-    outputs = runner.decode([sequence.chunk(1) for sequence in live], max_steps, pool.block_table, stops, keep)
-    num_steps = len(outputs["next_token"])
-    for row, sequence in enumerate(live):
-        sequence.cached_len += num_steps
-        sequence.take(outputs, row)
-    return num_steps
+    chunks = [sequence.chunk(1) for sequence in live]
+    part_s = _PART_SECONDS if stream or any(s.request.params.stop for s in live) else float("inf")
+    with closing(runner.decode(chunks, left, pool.block_table, stops, keep, part_s)) as parts:
+        for outputs in parts:
+            for row, sequence in enumerate(live):
+                sequence.cached_len += len(outputs["next_token"])
+                sequence.take(outputs, row)
+            yield
 
 
 def bounded(params: Resolved, prompt_len: int, max_seq_len: int) -> Resolved:

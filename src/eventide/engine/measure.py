@@ -1,6 +1,6 @@
 """Steps of a chosen shape, run and recorded: what `explain` and `profile` look at.
 
-    step, timelines = measured_steps(llm, batch=8, context=512, prefill=False, num_steps=9)
+    plan, steps, timelines = measured_steps(llm, batch=8, context=512, prefill=False, num_steps=9)
 
 The sequences hold seeded random tokens. They are read first (unless reading them is what is measured), then the same
 step runs again and again: it writes the same cache slots each time, so every run does the same work.
@@ -11,18 +11,22 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import UsageError
+from ..ir.nodes import Plan
 from ..profile.timeline import Timeline
 from .llm import LLM
 from .pages import Lease
 from .steps import Chunk, Step, make_step
 
-__all__ = ["measured_steps"]
+__all__ = ["measured_steps", "read_bandwidth"]
 
 _WARM_UP = 2
 
 
-def measured_steps(llm: LLM, batch: int, context: int, prefill: bool, num_steps: int) -> tuple[Step, list[Timeline]]:
-    """(the step, a timeline of each of `num_steps` runs of it). Raises `UsageError` for a shape that doesn't fit."""
+def measured_steps(
+    llm: LLM, batch: int, context: int, prefill: bool, num_steps: int
+) -> tuple[Plan, list[Step], list[Timeline]]:
+    """(the plan that runs the step, the step or its parts, a timeline of each of `num_steps` runs of it). Raises
+    `UsageError` for a shape that doesn't fit."""
     limits, pool, runner = llm.limits, llm._pool, llm._runner
     _within("--batch", batch, limits.max_seqs)
     _within("--context", context, limits.max_seq_len - 1)
@@ -46,10 +50,15 @@ def measured_steps(llm: LLM, batch: int, context: int, prefill: bool, num_steps:
         step = make_step(limits, chunks, runner.tile_queries, pool.block_table)
         for _ in range(_WARM_UP):
             runner.run(step)
-        return step, [runner.profile(step) for _ in range(num_steps)]
+        return *runner.parts(step), runner.profile(step, num_steps)
     finally:
         for lease in leases:
             pool.give_back(lease)
+
+
+def read_bandwidth(llm: LLM) -> float:
+    """Bytes a second that the memory of the model's device gives, measured now."""
+    return llm._runner.read_bandwidth()
 
 
 def _leases(llm: LLM, batch: int, num_tokens: int) -> list[Lease]:

@@ -2,16 +2,18 @@
 
     runner.tokens[seq, :n] = prompt       the histories; the host writes prompts, sampling appends
     runner.run(step)                      one step → {"logits": …, "next_token": …, "logprob": …, …}
-    runner.decode(chunks, 32, table)      up to 32 decode steps in one call, each continuing the last
+    runner.decode(chunks, 32, table, …)   up to 32 decode steps, each continuing the last, part by part as they come
 
-`cpu` runs all the steps of a `decode` in one native call. `interp` runs the plan in the interpreter: slow, of use to see
+`cpu` runs each part of a `decode` in one native call; `cuda` runs all of it in one launch, and its parts are what has come
+since. `interp` runs the plan in the interpreter: slow, of use to see
 what a plan does, and to check the other devices.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,11 +26,13 @@ from ..backends.interp import Interpreter, Tile
 from ..backends.policies import InOrder
 from ..ir.nodes import Plan, TaskGrid
 from ..models.decoder import Limits
+from ..profile.bandwidth import measure_read_bandwidth
 from ..profile.timeline import Span, Timeline
 from .steps import Chunk, Step, decode_steps, decode_tables
 
-__all__ = ["CpuRunner", "InterpRunner", "Outputs", "Runner"]
+__all__ = ["CpuRunner", "InterpRunner", "Outputs", "Runner", "stop_rule"]
 
+_MAX_PART = 256  # steps of one native call
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
 
@@ -54,17 +58,36 @@ class Runner(Protocol):
         block_table: Array,
         stop_tokens: Sequence[Collection[int]],
         keep: Collection[str],
-    ) -> Outputs:
-        """Steps in which every chunk of one token moves on by one: the outputs in `keep`, stacked, [steps made, …].
+        part_s: float,
+    ) -> Generator[Outputs, None, None]:
+        """Steps in which every chunk of one token moves on by one: parts of about `part_s` seconds, each the outputs in
+        `keep`, stacked, [steps, …].
 
-        They end early after a step that draws for some chunk one of its `stop_tokens`.
+        They end early after a step that draws for some chunk one of its `stop_tokens`; whoever wants no more closes the
+        generator.
         """
 
-    def profile(self, step: Step) -> Timeline:
-        """One step, with a record of every task."""
+    def profile(self, step: Step, num_steps: int) -> list[Timeline]:
+        """The same step several times, with a record of every task."""
+
+    def parts(self, step: Step) -> tuple[Plan, list[Step]]:
+        """The plan that runs a step, and the step as that plan takes it: its parts, if it is too large for one pass."""
+
+    def read_bandwidth(self) -> float:
+        """Bytes a second that this device's memory gives, measured now."""
 
     def close(self) -> None:
         """Give threads and memory back; the runner is of no use afterwards."""
+
+
+def stop_rule(stop_tokens: Sequence[Collection[int]]) -> Stop | None:
+    """The rule of a loop that ends after a step that draws for some row one of its tokens."""
+    width = max(len(stops) for stops in stop_tokens)
+    return Stop("next_token", [[*stops, *[-1] * (width - len(stops))] for stops in stop_tokens]) if width else None
+
+
+def _met(drawn: Array, stop_tokens: Sequence[Collection[int]]) -> bool:
+    return any(token in stops for token, stops in zip(drawn.tolist(), stop_tokens, strict=True))
 
 
 def make_states(plan: Plan) -> dict[str, Array]:
@@ -99,16 +122,22 @@ class InterpRunner:
         block_table: Array,
         stop_tokens: Sequence[Collection[int]],
         keep: Collection[str],
-    ) -> Outputs:
-        found: list[Outputs] = []
+        part_s: float,
+    ) -> Generator[Outputs, None, None]:
         for step in decode_steps(self.limits, chunks, num_steps, block_table):
-            found.append(self.run(step))
-            drawn = found[-1]["next_token"].tolist()
-            if any(token in stops for token, stops in zip(drawn, stop_tokens, strict=True)):
-                break
-        return {name: np.stack([outputs[name] for outputs in found]) for name in keep}
+            found = self.run(step)
+            ended = _met(found["next_token"], stop_tokens)
+            yield {name: np.array(found[name])[None] for name in keep}
+            if ended:
+                return
 
-    def profile(self, step: Step) -> Timeline:
+    def parts(self, step: Step) -> tuple[Plan, list[Step]]:
+        return self.plan, [step]
+
+    def profile(self, step: Step, num_steps: int) -> list[Timeline]:
+        return [self._profile(step) for _ in range(num_steps)]
+
+    def _profile(self, step: Step) -> Timeline:
         """All on worker 0, without waits: the interpreter is one thread that plays every worker in turn."""
         spans: list[Span] = []
         num_done: dict[str, int] = {}
@@ -125,6 +154,9 @@ class InterpRunner:
         finally:
             self._kernel.tile_fn = compute
         return Timeline(tuple(spans), self.plan.name)
+
+    def read_bandwidth(self) -> float:
+        return measure_read_bandwidth(1)
 
     def close(self) -> None:
         pass
@@ -151,16 +183,29 @@ class CpuRunner:
         block_table: Array,
         stop_tokens: Sequence[Collection[int]],
         keep: Collection[str],
-    ) -> Outputs:
-        symbols, inputs, stacked = decode_tables(self.limits, chunks, num_steps, block_table)
-        width = max(len(stops) for stops in stop_tokens)
-        stop = None
-        if width:
-            stop = Stop("next_token", [[*stops, *[-1] * (width - len(stops))] for stops in stop_tokens])
-        found = self._kernel.run_loop(symbols, inputs, num_steps, stacked=stacked, keep=keep, stop=stop)
-        return {name: found.outputs[name] for name in keep}
+        part_s: float,
+    ) -> Generator[Outputs, None, None]:
+        stop, done, pace = stop_rule(stop_tokens), 0, 1 if part_s < _MAX_PART else _MAX_PART
+        while done < num_steps:
+            count = min(pace, num_steps - done, _MAX_PART)
+            now = [replace(chunk, start=chunk.start + done) for chunk in chunks]
+            symbols, inputs, stacked = decode_tables(self.limits, now, count, block_table)
+            began = time.perf_counter()
+            found = self._kernel.run_loop(symbols, inputs, count, stacked=stacked, keep=keep, stop=stop)
+            pace = max(1, min(_MAX_PART, int(count * min(part_s / (time.perf_counter() - began), _MAX_PART))))
+            done += found.num_steps
+            ended = found.num_steps < count or _met(found.outputs["next_token"][-1], stop_tokens)
+            yield {name: found.outputs[name] for name in keep}
+            if ended:
+                return
 
-    def profile(self, step: Step) -> Timeline:
+    def parts(self, step: Step) -> tuple[Plan, list[Step]]:
+        return self.plan, [step]
+
+    def profile(self, step: Step, num_steps: int) -> list[Timeline]:
+        return [self._profile(step) for _ in range(num_steps)]
+
+    def _profile(self, step: Step) -> Timeline:
         self._kernel.run([step], profile=True)
         grids = self.plan.grids
         spans = (
@@ -168,6 +213,9 @@ class CpuRunner:
             for r in (dict(zip(RECORD.names or (), row)) for row in self._kernel.records.tolist())
         )
         return Timeline(tuple(spans), self.plan.name)
+
+    def read_bandwidth(self) -> float:
+        return measure_read_bandwidth(self.plan.schedule.num_workers if self.plan.schedule else 1)
 
     def close(self) -> None:
         # the workers end with the last reference to their kernel

@@ -111,6 +111,15 @@ def split_tables(limits: Limits, longest: int, splits: int) -> dict[str, np.ndar
     return {"split_begin": begins, "split_end": np.minimum(begins + np.int32(split_len), np.int32(limits.max_seq_len))}
 
 
+def split_tables_by_step(limits: Limits, longest: np.ndarray, splits: int) -> dict[str, np.ndarray]:
+    """The tables of many steps, [steps, num_splits]: they follow `longest` [steps] with the same number of parts, of which
+    the last ones are empty where the past is short."""
+    parts = min(splits, limits.max_splits)
+    split_len = -(-np.asarray(longest, np.int32) // (parts * SPLIT_ALIGN)) * np.int32(SPLIT_ALIGN)
+    edges = np.minimum(split_len[:, None] * np.arange(parts + 1, dtype=np.int32), np.int32(limits.max_seq_len))
+    return {"split_begin": edges[:, :-1], "split_end": edges[:, 1:]}
+
+
 def make_step(
     limits: Limits, chunks: Sequence[Chunk], tile_queries: int, block_table: np.ndarray | None = None, splits: int = 0
 ) -> Step:

@@ -1,12 +1,13 @@
 """Where a step's time and bytes go, operator by operator, against what the machine's memory can give.
 
-    report = explain(plan, step.symbols, step.inputs, timelines, bandwidth=44e9)
+    report = explain(plan, [step], timelines, bandwidth=44e9)
     report.rows[0]      Row(name="linear gate_up", num_tasks=5376, bytes=352_321_536, work_ms=8.9, wait_ms=0.2, …)
     print(report)
 
 Rows gather the grids that differ in their layer alone. A row's time is what its tasks worked, summed over workers and
 divided by their number: the part of the step it would fill if nobody ever waited. `bound_ms` is its bytes at the
-measured bandwidth; efficiency is the bound divided by the time.
+measured bandwidth; efficiency is the bound divided by the time. On a GPU the time is two: waiting for streamed operands
+(`memory_ms`) and computing; with the waits for events and what lies between tasks they add up to the step.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from ..backends.base import StepLike
 from ..ir.nodes import Plan
 from .timeline import Share, Timeline
 from .traffic import traffic
@@ -37,6 +39,7 @@ class Row:
     bound_ms: float
     work_ms: float | None = None
     wait_ms: float | None = None
+    memory_ms: float | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -73,22 +76,22 @@ class Report:
 
 def explain(
     plan: Plan,
-    symbols: Mapping[str, int],
-    inputs: Mapping[str, Any],
+    steps: Sequence[StepLike],
     timelines: Sequence[Timeline] = (),
     *,
     bandwidth: float,
 ) -> Report:
-    """Join the traffic of a step with timelines of steps like it (medians over them; none: bytes alone)."""
+    """Join the traffic of a step (or of its parts, if it takes several passes) with timelines of steps like it (medians over
+    them; none: bytes alone)."""
     num_workers = plan.schedule.num_workers if plan.schedule else 1
     shares = [timeline.by_grid() for timeline in timelines]
     groups: dict[str, list[str]] = {}
     for grid in plan.grids:
         groups.setdefault(kind(grid.name), []).append(grid.name)
-    moved = traffic(plan, symbols, inputs)
+    moved = [traffic(plan, step.symbols, step.inputs) for step in steps]
     rows = []
     for name, grids in groups.items():
-        parts = [moved[grid] for grid in grids]
+        parts = [step[grid] for step in moved for grid in grids]
         read, written = sum(p.read_bytes for p in parts), sum(p.written_bytes for p in parts)
         rows.append(
             Row(
@@ -101,6 +104,7 @@ def explain(
                 bound_ms=(read + written) / bandwidth * 1e3,
                 work_ms=_milliseconds(shares, grids, "work_ns", num_workers),
                 wait_ms=_milliseconds(shares, grids, "wait_ns", num_workers),
+                memory_ms=_milliseconds(shares, grids, "memory_ns", num_workers),
             )
         )
     elapsed = median(timeline.elapsed_ns for timeline in timelines) / 1e6 if timelines else None

@@ -7,7 +7,9 @@
 
 A span has three times of one monotonic clock, in nanoseconds: `wait_ns`, when its worker was free to take it up;
 `start_ns`, when all its events had triggered; `end_ns`, when it had notified. Waiting is the first to the second, work
-the second to the third.
+the second to the third. A GPU says more: of the work, how long it waited for operands from memory (`memory_ns`); when the
+last of those had arrived (`weights_ns`) and when the notifications had been sent (`published_ns`), 0 where there were none;
+and a span there may be `count` consecutive tasks that ran as one.
 
 The format: "Trace Event Format", Google, 2016 (complete events, `ph: X`, times in microseconds).
 """
@@ -37,16 +39,21 @@ class Span:
     start_ns: int
     end_ns: int
     step: int = 0
+    count: int = 1
+    memory_ns: int = 0
+    weights_ns: int = 0
+    published_ns: int = 0
 
 
 @dataclass(frozen=True)
 class Share:
-    """What the tasks of one grid took, summed over workers."""
+    """What the tasks of one grid took, summed over workers. `memory_ns` is a part of `work_ns`."""
 
     op: str
     num_tasks: int
     work_ns: int
     wait_ns: int
+    memory_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,12 @@ class Timeline:
         found: dict[str, list[int]] = {}
         ops: dict[str, str] = {}
         for span in self.spans:
-            sums = found.setdefault(span.grid, [0, 0, 0])
+            sums = found.setdefault(span.grid, [0, 0, 0, 0])
             ops[span.grid] = span.op
-            sums[0] += 1
+            sums[0] += span.count
             sums[1] += span.end_ns - span.start_ns
             sums[2] += span.start_ns - span.wait_ns
+            sums[3] += span.memory_ns
         return {grid: Share(ops[grid], *sums) for grid, sums in found.items()}
 
 
@@ -90,11 +98,22 @@ def to_chrome(timeline: Timeline) -> dict[str, Any]:
         events.append({"ph": "M", "pid": 0, "tid": worker, "name": "thread_name", "args": label})
         events.append({"ph": "M", "pid": 0, "tid": worker, "name": "thread_sort_index", "args": {"sort_index": worker}})
     for span in timeline.spans:
-        where = {"grid": span.grid, "task": span.task, "step": span.step}
+        where = {"grid": span.grid, "task": span.task, "step": span.step, **_more(span, origin)}
         if span.start_ns > span.wait_ns:
             events.append(_slice(span.worker, "wait", "wait", span.wait_ns - origin, span.start_ns - origin, where))
         events.append(_slice(span.worker, span.grid, span.op, span.start_ns - origin, span.end_ns - origin, where))
     return {"traceEvents": events, "displayTimeUnit": "ns"}
+
+
+def _more(span: Span, origin: int) -> dict[str, Any]:
+    """What a GPU knows of a span, in microseconds where it is a time."""
+    found: dict[str, Any] = {"tasks": span.count} if span.count > 1 else {}
+    if span.memory_ns:
+        found["memory_us"] = span.memory_ns / 1000
+    for name, value in (("weights_at_us", span.weights_ns), ("published_at_us", span.published_ns)):
+        if value:
+            found[name] = (value - origin) / 1000
+    return found
 
 
 def _slice(worker: int, name: str, category: str, start: int, end: int, args: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ LIMITS = Limits(max_tokens=8, max_rows=8, max_seqs=3, max_seq_len=128, page_size
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen3": {},
     "llama": {"head_dim": 64, "num_heads": 16, "num_kv_heads": 4, "qk_norm": False, "tie_word_embeddings": False},
+    "narrow": {"hidden_size": 320, "vocab_size": 4001},  # panels of less than a chunk, several a worker
     "qwen2": {"head_dim": 128, "num_heads": 4, "num_kv_heads": 1, "qk_norm": False, "qkv_bias": True},
 }
 
@@ -39,15 +40,17 @@ def config(**changes: Any) -> ModelConfig:
     return ModelConfig(**{**facts, **changes})
 
 
-def plan_of(c: ModelConfig, limits: Limits = LIMITS, *, decode: bool = False, verify: bool = True) -> Plan:
+def plan_of(
+    c: ModelConfig, limits: Limits = LIMITS, *, decode: bool = False, verify: bool = True, schedule: str = "static"
+) -> Plan:
     """`decode`: with tiles of 8 tokens, so that several sequences take part; the engine's own have tiles of 1."""
-    return compile_plan(build_decoder(c, limits, "bfloat16", decode=decode), target.h200(), verify=verify)
+    return compile_plan(build_decoder(c, limits, "bfloat16", decode=decode), target.h200(), schedule, verify=verify)
 
 
-def plan_of_one(c: ModelConfig, limits: Limits = LIMITS) -> Plan:
+def plan_of_one(c: ModelConfig, limits: Limits = LIMITS, schedule: str = "static") -> Plan:
     """Steps of one token of one sequence, as the engine's."""
     one = replace(limits, max_tokens=1, max_rows=1)
-    return compile_plan(build_decoder(c, one, "bfloat16", decode=True), target.h200(tile_tokens=1))
+    return compile_plan(build_decoder(c, one, "bfloat16", decode=True), target.h200(tile_tokens=1), schedule)
 
 
 def weights(plan: Plan, c: ModelConfig, limits: Limits = LIMITS) -> dict[str, np.ndarray]:

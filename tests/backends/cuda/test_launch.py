@@ -47,18 +47,35 @@ def test_a_loop_is_its_steps(mixed: Packer) -> None:
     symbols, inputs, stacked = decode_tables(LIMITS, chunks, 20, table)
     one_by_one = mixed.steps(decode_steps(LIMITS, chunks, 20, table))
     at_once = mixed.loop(symbols, inputs, 20, stacked)
-    for a, b in zip(one_by_one, at_once):
-        assert a.dtype == b.dtype and np.array_equal(a, b)
+    assert np.array_equal(one_by_one.symbols, at_once.symbols) and np.array_equal(one_by_one.inputs, at_once.inputs)
+    assert at_once.tables.shape == (1, mixed.layout.table_bytes) and at_once.num_steps == 20
     offset = mixed.layout.input_offsets["pos"]
-    assert at_once[1][3, offset : offset + 8].view(np.int32).tolist() == [7, 33]
+    assert at_once.inputs[3, offset : offset + 8].view(np.int32).tolist() == [7, 33]
 
 
 def test_steps_of_different_sizes(mixed: Packer) -> None:
     steps = prompt_steps([np.arange(5), np.arange(11)])
-    symbols, inputs = mixed.steps(steps)
+    packed = mixed.steps(steps)
     names = mixed.layout.symbols
-    assert [dict(zip(names, row.tolist())) for row in symbols] == [s.symbols for s in steps]
-    assert inputs.shape == (3, mixed.layout.input_bytes)
+    assert [dict(zip(names, row.tolist())) for row in packed.symbols] == [s.symbols for s in steps]
+    assert packed.inputs.shape == (3, mixed.layout.input_bytes)
+
+
+def test_a_large_table_stands_once() -> None:
+    limits = replace(LIMITS, max_seq_len=4096)
+    plan = plan_of(config(max_position_embeddings=4096), limits)
+    packer = Packer(plan, lay_out(plan))
+    assert set(packer.layout.table_offsets) == {"block_table"} and "block_table" not in packer.layout.input_offsets
+    table = default_block_table(limits)
+    symbols, inputs, stacked = decode_tables(limits, [Chunk(0, 4, 1)], 30, table)
+    packed = packer.loop(symbols, inputs, 30, stacked)
+    assert packed.tables.shape == (1, packer.layout.table_bytes)
+    assert np.array_equal(packed.tables[0, : table.nbytes].view(np.int32), table.reshape(-1))
+    steps = decode_steps(limits, [Chunk(0, 4, 1)], 3, table)
+    assert len(packer.steps(steps).tables) == 1
+    other = Step(steps[2].symbols, {**steps[2].inputs, "block_table": np.flip(table).copy()})
+    apart = packer.steps([*steps[:2], other])
+    assert len(apart.tables) == 3 and np.array_equal(apart.tables[2, : table.nbytes].view(np.int32), table.reshape(-1)[::-1])
 
 
 def test_outputs_are_taken_out_of_rows(mixed: Packer) -> None:
@@ -103,5 +120,5 @@ def test_decode_tables_of_leased_pages() -> None:
     symbols, inputs, stacked = decode_tables(limits, [Chunk(1, 20, 1)], 20, table)
     inputs |= {"block_table": found, **split_tables(limits, 40, 8)}
     symbols["num_splits"] = len(inputs["split_begin"])
-    packed, _ = Packer(plan, lay_out(plan)).loop(symbols, inputs, 20, stacked - {"slot"})
-    assert packed.shape == (20, len(plan.symbols))
+    packed = Packer(plan, lay_out(plan)).loop(symbols, inputs, 20, stacked - {"slot"})
+    assert packed.symbols.shape == (20, len(plan.symbols))

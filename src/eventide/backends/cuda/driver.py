@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -161,14 +163,54 @@ class Device:
         attr = self.cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         self.call(self.cu.cuFuncSetAttribute, function, attr, nbytes, doing=f"asking for {nbytes} bytes of shared memory")
 
-    def launch(self, function: Any, grid: int, block: int, shared: int, *params: Any, cooperative: bool = False) -> None:
-        """Launches with ctypes values or structures as parameters."""
+    def get(self, module: Any, name: str) -> Any:
+        return self.call(self.cu.cuModuleGetFunction, module, name.encode(), doing=f"looking for {name}")
+
+    def launch(
+        self,
+        function: Any,
+        grid: int,
+        block: int,
+        shared: int,
+        *params: Any,
+        cooperative: bool = False,
+        overlapping: bool = False,
+    ) -> None:
+        """Launches with ctypes values or structures as parameters. `overlapping`: with programmatic dependent launch."""
         pointers = (ctypes.c_void_p * len(params))(*(ctypes.addressof(p) for p in params))
         args = (function, grid, 1, 1, block, 1, 1, shared, self.stream, ctypes.addressof(pointers))
-        if cooperative:
+        if overlapping:
+            attribute = self.cu.CUlaunchAttribute()
+            attribute.id = self.cu.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+            attribute.value.programmaticStreamSerializationAllowed = 1
+            config = self.cu.CUlaunchConfig()
+            config.gridDimX, config.gridDimY, config.gridDimZ = grid, 1, 1
+            config.blockDimX, config.blockDimY, config.blockDimZ = block, 1, 1
+            config.sharedMemBytes, config.hStream = shared, self.stream
+            config.attrs, config.numAttrs = [attribute], 1
+            self.call(self.cu.cuLaunchKernelEx, config, function, args[-1], 0, doing="launching a kernel")
+        elif cooperative:
             self.call(self.cu.cuLaunchCooperativeKernel, *args, doing="launching the kernel")
         else:
             self.call(self.cu.cuLaunchKernel, *args, 0, doing="launching a kernel")
+
+    @contextmanager
+    def capturing(self) -> Iterator[list[Any]]:
+        """Launches inside are recorded, not run: the list gets the graph of them, ready to launch."""
+        found: list[Any] = []
+        self.call(self.cu.cuStreamBeginCapture, self.stream, self.cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
+        try:
+            yield found
+        finally:
+            graph = self.call(self.cu.cuStreamEndCapture, self.stream, doing="recording a graph")
+        found.append(self.call(self.cu.cuGraphInstantiate, graph, 0, doing="making a graph"))
+        self.call(self.cu.cuGraphDestroy, graph)
+
+    def launch_graph(self, graph: Any) -> None:
+        self.call(self.cu.cuGraphLaunch, graph, self.stream, doing="launching a graph")
+
+    def free_graph(self, graph: Any) -> None:
+        self.call(self.cu.cuGraphExecDestroy, graph, doing="freeing a graph")
 
     def done(self) -> bool:
         """Whether all work is finished; errors of the work come out here."""

@@ -17,8 +17,8 @@ and are those of the last step.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from typing import Any
 
 import numpy as np
@@ -32,16 +32,17 @@ from ..cpu import Loop, Stop
 from .codegen import Config
 from .driver import Device
 from .fit import compile_plan_source
-from .launch import HostBuffer, LaunchBlock, Packer
+from .launch import HostBuffer, LaunchBlock, Packed, Packer
 from .layout import Layout, lay_out, nbytes, packed_bytes
 from .memory import CudaMemory, require_room
+from .per_op import OperatorGraph
+from .running import RunningLoop
 
 __all__ = ["THREADS", "CudaKernel", "packed_bytes"]
 
 THREADS = 384  # as in device/cuda/runtime.cuh
 STUCK = {1: "an event", 2: "the other workers to end the step", 3: "the ring", 4: "the host"}
 _POLL_S = 2e-5  # between looks at a running launch
-_Progress = Callable[[int], bool]  # steps done -> whether to end the launch
 
 
 class CudaKernel:
@@ -79,13 +80,15 @@ class CudaKernel:
         require_room(d, f"plan '{plan.name}'", sum(sizes.values()) + self.memory.missing_bytes(plan))
         self.packer = Packer(plan, layout)
         self.source, self.binary = compile_plan_source(plan, config, **options)
-        self._module, self.function = d.load(self.binary.cubin, "eventide_kernel")
+        per_op = self.source.config.per_op > 0
+        self._module, self.function = d.load(self.binary.cubin, "operator_0" if per_op else "eventide_kernel")
         d.shared_memory(self.function, self.source.config.shared_bytes)
         self.spin_limit_ns = int(spin_limit_s * 1e9)
-        trace_bytes = self.workers * self.source.config.trace * 48
+        trace_bytes = self.workers * self.source.config.trace * 64
         self.addresses = self._allocate({**sizes, "trace": trace_bytes} if trace_bytes else sizes)
         self.arguments = self._upload_arguments()
         self.words = d.host_memory(256).view(np.uint32)  # [0]: the host's wish to stop, [1]: steps done
+        self.graph = OperatorGraph(d, self._module, self.source, self.workers) if per_op else None
         self._outputs, self._events = HostBuffer(d), (d.event(), d.event())
         self._inputs, self._input_room = 0, 0
         self._states: dict[str, Array] = {}
@@ -134,7 +137,7 @@ class CudaKernel:
         name = str(value)
         if kind == "event":
             return layout.event_base[name]
-        for offsets in (layout.input_offsets, layout.output_offsets):
+        for offsets in (layout.input_offsets, layout.table_offsets, layout.output_offsets):
             if name in offsets:
                 return offsets[name]
         return self.addresses[name]
@@ -146,6 +149,8 @@ class CudaKernel:
         self.device.enter()
         for address in [*self._own, *([self._inputs] if self._inputs else [])]:
             self.device.free(address)
+        if self.graph:
+            self.graph.close()
         self._outputs.close()
         self.device.free_host_memory(self.words)
         self.device.unload(self._module)
@@ -217,8 +222,8 @@ class CudaKernel:
         return out
 
     def read_trace(self) -> Array:
-        """The timeline of the last launch, uint64 [workers, records, 6]; see `Worker::trace` in device/cuda/runtime.cuh."""
-        out = np.zeros((self.workers, self.source.config.trace, 6), np.uint64)
+        """The timeline of the last launch, uint64 [workers, records, 8]; see `Worker::trace` in device/cuda/runtime.cuh."""
+        out = np.zeros((self.workers, self.source.config.trace, 8), np.uint64)
         self.device.download(self.trace_address, out)
         return out
 
@@ -231,7 +236,7 @@ class CudaKernel:
         """
         if not steps:
             return []
-        block = self._stage(*self.packer.steps(steps))
+        block = self._stage(self.packer.steps(steps))
         rows = self._rows(len(steps))
         results: list[Outputs] = []
 
@@ -243,7 +248,10 @@ class CudaKernel:
                 wish = (on_step is not None and bool(on_step(k, results[k]))) or wish
             return wish
 
-        self._launch(block, progress if on_step else None)
+        with closing(self._run(block)) as running:
+            for done in running:
+                if on_step and progress(done):
+                    self.stop()
         done = int(self.words[1])
         progress(done)
         for name in self._large() if done and large else ():
@@ -265,40 +273,41 @@ class CudaKernel:
         """Steps of the same symbols in one launch, as `CpuKernel.run_loop`. `keep` names small outputs (None: all of them).
 
         A stop rule counts on the host: states may have moved on by a step or two when it ends the launch.
+        `on_progress(done, outputs)` ends it likewise, by returning True.
         """
+        parts: list[Outputs] = []
+        with closing(self.loop(symbols, inputs, num_steps, stacked=stacked, keep=keep, stop=stop, interval_s=interval_s)) as loop:
+            for part in loop:
+                parts.append(part)
+                if on_progress and on_progress(loop.count, {n: np.concatenate([p[n] for p in parts]) for n in part}):
+                    loop.end()
+        return Loop(loop.count, {n: np.concatenate([p[n] for p in parts]) for n in parts[0]})
+
+    def loop(
+        self,
+        symbols: Mapping[str, int],
+        inputs: Mapping[str, Any],
+        num_steps: int,
+        *,
+        stacked: Collection[str] = (),
+        keep: Collection[str] | None = None,
+        stop: Stop | None = None,
+        interval_s: float = 0.0,
+    ) -> RunningLoop:
+        """Launches the same, and gives the outputs while it runs: those of the steps since, every `interval_s` at most."""
         if num_steps < 1:
             raise ProgramError(f"a loop has at least one step, got num_steps={num_steps}")
         small = [t.name for t in self.packer.outputs if t.name in self.source.layout.output_offsets]
         if unknown := set(keep or ()) - set(small):
             raise ProgramError(f"output '{min(unknown)}' can't be kept from every step; the small outputs are: {', '.join(small)}")
-        block = self._stage(*self.packer.loop(symbols, inputs, num_steps, frozenset(stacked)))
+        block = self._stage(self.packer.loop(symbols, inputs, num_steps, frozenset(stacked)))
         rows = self._rows(num_steps)
-        tokens = None if stop is None else np.atleast_2d(np.asarray(stop.tokens, np.int64))
-        met = np.zeros(0 if tokens is None else len(tokens), bool)
-        seen, ended, told = 0, 0, time.perf_counter()
+        kept = small if keep is None else keep
 
-        def progress(done: int) -> bool:
-            nonlocal seen, ended, told
-            if stop is not None and tokens is not None and not ended:
-                drawn = self.packer.small(symbols, rows[seen:done])[stop.output]
-                for k, row in enumerate(drawn):
-                    np.logical_or(met, ((row[:, None] == tokens) & (tokens >= 0)).any(1), out=met)
-                    if met.all() if stop.when == "all" else met.any():
-                        ended = seen + k + 1
-                        break
-            seen = done
-            last = bool(ended) or done == num_steps
-            if on_progress is not None and (last or time.perf_counter() - told >= interval_s):
-                told = time.perf_counter()
-                upto = ended or done
-                if on_progress(upto, self.packer.small(symbols, rows[:upto])):
-                    ended = ended or upto
-            return bool(ended)
+        def take(first: int, last: int, name: str) -> Outputs:
+            return self.packer.small(symbols, rows[first:last], [name] if name else kept)
 
-        self._launch(block, progress)
-        count = ended or int(self.words[1])
-        found = self.packer.small(symbols, rows[:count])
-        return Loop(count, {n: a for n, a in found.items() if keep is None or n in keep})
+        return RunningLoop(self._run(block), take, self.stop, stop, interval_s)
 
     def stop(self) -> None:
         """Ends the running launch after the step that it is in, or the next."""
@@ -316,22 +325,26 @@ class CudaKernel:
         size = self.source.layout.output_bytes
         return self._outputs.take(num_steps * size).reshape(num_steps, size)
 
-    def _stage(self, symbols: Array, inputs: Array) -> LaunchBlock:
+    def _stage(self, packed: Packed) -> LaunchBlock:
         """Copies a launch's inputs to the GPU and fills its parameter block."""
         missing = {t.name for t in self.plan.tensors.values() if t.role == "weight"} - self.memory.bound
         if missing:
             raise ProgramError(f"weight '{min(missing)}' of plan '{self.plan.name}' was not given")
-        d, layout, num_steps = self.device, self.source.layout, len(inputs)
+        d, layout, num_steps = self.device, self.source.layout, packed.num_steps
         d.enter()
-        at = -(-symbols.nbytes // 256) * 256
-        if at + inputs.nbytes > self._input_room:
+        if self.trace_address:
+            d.fill(self.trace_address, 0, self.workers * self.source.config.trace * 64)
+        parts = (packed.symbols, packed.inputs, packed.tables)
+        ends = np.cumsum([-(-part.nbytes // 256) * 256 for part in parts])
+        if ends[-1] > self._input_room:
             if self._inputs:
                 d.free(self._inputs)
             self._inputs, self._input_room = 0, 0
-            room = max(at + inputs.nbytes, 1 << 16)
+            room = max(int(ends[-1]), 1 << 16)
             self._inputs, self._input_room = d.allocate(room, "a launch's inputs"), room
-        d.upload(self._inputs, symbols)
-        d.upload(self._inputs + at, inputs)
+        places = [self._inputs, *(self._inputs + int(end) for end in ends[:-1])]
+        for place, part in zip(places, parts):
+            d.upload(place, part)
         for name, array in self._states.items():
             self.memory.write(name, array)
         outputs = self._outputs.take(num_steps * layout.output_bytes)
@@ -340,40 +353,53 @@ class CudaKernel:
         d.fill(barrier + 128, 0, 256)
         base = self.words.ctypes.data
         return LaunchBlock(
-            args=self.arguments, symbols=self._inputs, inputs=self._inputs + at, outputs=outputs.ctypes.data,
+            args=self.arguments, symbols=places[0], inputs=places[1], tables=places[2], outputs=outputs.ctypes.data,
             counters=self.counters, barrier=barrier, stop=barrier + 128, status=barrier + 256, host_stop=base,
-            host_progress=base + 4, trace=self.trace_address, input_stride=layout.input_bytes, output_stride=layout.output_bytes,
+            host_progress=base + 4, trace=self.trace_address, input_stride=layout.input_bytes,
+            table_stride=layout.table_bytes if len(packed.tables) > 1 else 0, output_stride=layout.output_bytes,
             spin_limit=self.spin_limit_ns, barrier_base=(self.steps_run * self.workers) & 0xFFFFFFFF,
             first_step=self.steps_run & 0xFFFFFFFF, num_segments=len(self.source.segments), num_steps=num_steps,
             first_segment=0, last_segment=len(self.source.segments),
         )  # fmt: skip
 
-    def _launch(self, block: LaunchBlock, progress: _Progress | None) -> None:
-        """Launches and waits. Whatever is raised meanwhile, Ctrl-C included, ends the launch first and then goes on."""
-        d = self.device
+    def _run(self, block: LaunchBlock) -> Generator[int, None, None]:
+        """Launches, and gives the number of steps done whenever it has grown. Whatever is raised or closes it meanwhile,
+        Ctrl-C included, ends the launch first."""
+        d, seen = self.device, 0
         d.record(self._events[0])
-        d.launch(self.function, self.workers, THREADS, self.source.config.shared_bytes, block, cooperative=True)
-        d.record(self._events[1])
-        seen = 0
+        if self.graph:
+            self.graph.begin(block, block.num_steps)
+        else:
+            d.launch(self.function, self.workers, THREADS, self.source.config.shared_bytes, block, cooperative=True)
+            d.record(self._events[1])
         try:
-            while not d.done():
-                ready = int(self.words[1])
-                if progress is not None and ready > seen:
-                    seen = ready
-                    if progress(ready):
-                        self.stop()
-                time.sleep(_POLL_S)
+            while not self._ended():
+                if int(self.words[1]) > seen:
+                    seen = int(self.words[1])
+                    yield seen
+                else:
+                    time.sleep(_POLL_S)
         except BaseException:
             with suppress(EventideError):
                 self._end()
             raise
         self._end()
-        if progress is not None and int(self.words[1]) > seen:
-            progress(int(self.words[1]))
+        if int(self.words[1]) > seen:
+            yield int(self.words[1])
+
+    def _ended(self) -> bool:
+        """Whether the launch has; a graph's next steps are queued here."""
+        if self.graph and self.graph.left:
+            if self.graph.feed(int(self.words[1]), bool(self.words[0])):
+                self.device.record(self._events[1])
+            return False
+        return self.device.done()
 
     def _end(self) -> None:
         """Waits for a launch's end and takes account of it."""
         self.stop()
+        if self.graph and self.graph.left:
+            self._ended()
         self.device.synchronize()
         self._check_status()
         self.steps_run += int(self.words[1])
@@ -402,7 +428,7 @@ class CudaKernel:
 
     def _prepare(self, steps: Sequence[StepLike]) -> tuple[LaunchBlock, Array, list[int]]:
         """A launch made ready but not made: (parameters, output rows, nothing to free). For experiments."""
-        return self._stage(*self.packer.steps(steps)), self._rows(len(steps)), []
+        return self._stage(self.packer.steps(steps)), self._rows(len(steps)), []
 
 
 class _States(Mapping[str, Array]):

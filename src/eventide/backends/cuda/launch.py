@@ -1,13 +1,16 @@
 """What one launch is given and gives back: the parameter block, packed inputs, outputs in the host's memory.
 
-A launch of n steps has `symbols` int32 [n, symbols], `inputs` uint8 [n, input_bytes] on the GPU and `outputs` uint8
-[n, output_bytes] in page-locked memory that the kernel writes to; all three grow as needed and are kept between launches.
+A launch of n steps has `symbols` int32 [n, symbols], `inputs` uint8 [n, input_bytes] and `tables` uint8 [n or 1,
+table_bytes] on the GPU, and `outputs` uint8 [n, output_bytes] in page-locked memory that the kernel writes to; all of them
+grow as needed and are kept between launches. Tables are the inputs larger than `layout.LARGE_INPUT`: one row where all
+steps have the same, so that thousands of steps take no more room than their positions.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from ..base import Array, Outputs, StepLike, as_array, shape_of
 from .driver import Device
 from .layout import Layout
 
-__all__ = ["HostBuffer", "LaunchBlock", "Packer"]
+__all__ = ["HostBuffer", "LaunchBlock", "Packed", "Packer"]
 
 
 class LaunchBlock(ctypes.Structure):
@@ -28,10 +31,10 @@ class LaunchBlock(ctypes.Structure):
 
     _fields_ = [
         *((n, ctypes.c_uint64) for n in (
-            "args", "symbols", "inputs", "outputs", "counters", "barrier", "stop", "status", "host_stop",
+            "args", "symbols", "inputs", "tables", "outputs", "counters", "barrier", "stop", "status", "host_stop",
             "host_progress", "trace",
         )),
-        ("input_stride", ctypes.c_int64), ("output_stride", ctypes.c_int64), ("spin_limit", ctypes.c_uint64),
+        *((n, ctypes.c_int64) for n in ("input_stride", "table_stride", "output_stride")), ("spin_limit", ctypes.c_uint64),
         ("barrier_base", ctypes.c_uint32), ("first_step", ctypes.c_uint32),
         *((n, ctypes.c_int32) for n in ("num_segments", "num_steps", "first_segment", "last_segment")),
     ]  # fmt: skip
@@ -55,64 +58,100 @@ class HostBuffer:
         self._array = np.empty(0, np.uint8)
 
 
+@dataclass(frozen=True)
+class Packed:
+    """A launch's arrays, as above."""
+
+    symbols: Array
+    inputs: Array
+    tables: Array
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.inputs)
+
+
 class Packer:
-    """Turns steps into the two arrays of a launch, and rows of output bytes into arrays."""
+    """Turns steps into the arrays of a launch, and rows of output bytes into arrays."""
 
     def __init__(self, plan: Plan, layout: Layout) -> None:
         self.plan, self.layout = plan, layout
         self.inputs = [t for t in plan.tensors.values() if t.role == "input"]
         self.outputs = [t for t in plan.tensors.values() if t.role == "output"]
 
-    def steps(self, steps: Sequence[StepLike]) -> tuple[Array, Array]:
-        """(symbols, inputs) of steps that need have nothing in common. ProgramError for what doesn't fit the plan."""
-        symbols = np.zeros((len(steps), max(len(self.layout.symbols), 1)), np.int32)
-        rows = np.zeros((len(steps), self.layout.input_bytes), np.uint8)
+    def _empty(self, n: int, many_tables: bool) -> Packed:
+        return Packed(
+            np.zeros((n, max(len(self.layout.symbols), 1)), np.int32),
+            np.zeros((n, self.layout.input_bytes), np.uint8),
+            np.zeros((n if many_tables else 1, self.layout.table_bytes), np.uint8),
+        )
+
+    def steps(self, steps: Sequence[StepLike]) -> Packed:
+        """Of steps that need have nothing in common. ProgramError for what doesn't fit the plan."""
+        first = steps[0]
+        many = any(step.inputs.get(n) is not first.inputs.get(n) for step in steps for n in self.layout.table_offsets)
+        packed = self._empty(len(steps), many)
         for k, step in enumerate(steps):
             check_symbols(self.plan, step.symbols)
             if self.layout.symbols:
-                symbols[k] = [step.symbols[n] for n in self.layout.symbols]
+                packed.symbols[k] = [step.symbols[n] for n in self.layout.symbols]
             for t in self.inputs:
                 array = as_array(t, self._given(step.inputs, t.name), shape_of(t, step.symbols))
                 check(t, array, step.symbols, step.inputs)
-                self._put(rows[k : k + 1], t.name, array[None])
-        return symbols, rows
+                if k == 0 or many or t.name not in self.layout.table_offsets:
+                    self._put(packed, slice(k, k + 1), t.name, array[None])
+        return packed
 
-    def loop(self, symbols: Mapping[str, int], inputs: Mapping[str, Any], n: int, stacked: frozenset[str]) -> tuple[Array, Array]:
-        """(symbols, inputs) of n steps of one size; inputs in `stacked` have a leading dimension of n."""
+    def loop(self, symbols: Mapping[str, int], inputs: Mapping[str, Any], n: int, stacked: frozenset[str]) -> Packed:
+        """Of n steps of one size; inputs in `stacked` have a leading dimension of n."""
         check_symbols(self.plan, symbols)
         if unknown := stacked - {t.name for t in self.inputs}:
             raise ProgramError(f"plan '{self.plan.name}' has no input '{min(unknown)}' to be stacked")
-        rows = np.zeros((n, self.layout.input_bytes), np.uint8)
+        packed = self._empty(n, not stacked.isdisjoint(self.layout.table_offsets))
         for t in self.inputs:
             shape, many = shape_of(t, symbols), t.name in stacked
             array = as_array(t, self._given(inputs, t.name), (n, *shape) if many else shape)
             if many and any(i.kind != "within" for i in t.invariants):
-                for k in range(n):
+                tied = [v for name, v in inputs.items() if name in stacked and name in {i.of for i in t.invariants}]
+                for k in _changes(array, *tied):
                     check(t, array[k], symbols, {name: v[k] if name in stacked else v for name, v in inputs.items()})
             else:
                 check(t, array, symbols, inputs)
-            self._put(rows, t.name, array if many else array[None])
-        values = [symbols[name] for name in self.layout.symbols] or [0]
-        return np.tile(np.array(values, np.int32), (n, 1)), rows
+            self._put(packed, slice(None), t.name, array if many else array[None])
+        packed.symbols[:] = [symbols[name] for name in self.layout.symbols] or [0]
+        return packed
 
     def _given(self, inputs: Mapping[str, Any], name: str) -> Any:
         if name not in inputs:
             raise ProgramError(f"input '{name}' of plan '{self.plan.name}' was not given")
         return inputs[name]
 
-    def _put(self, rows: Array, name: str, array: Array) -> None:
-        offset = self.layout.input_offsets[name]
+    def _put(self, packed: Packed, rows: slice, name: str, array: Array) -> None:
+        large = name in self.layout.table_offsets
+        offset = (self.layout.table_offsets if large else self.layout.input_offsets)[name]
         flat = np.ascontiguousarray(array).reshape(len(array), -1)
         flat = flat.view(np.uint8) if flat.size else flat.astype(np.uint8)
-        rows[:, offset : offset + flat.shape[1]] = flat
+        (packed.tables if large else packed.inputs)[rows, offset : offset + flat.shape[1]] = flat
 
-    def small(self, symbols: Mapping[str, int], rows: Array) -> Outputs:
-        """The small outputs of steps of one size, [steps, ...], copied out of the rows."""
+    def small(self, symbols: Mapping[str, int], rows: Array, keep: Collection[str] | None = None) -> Outputs:
+        """The small outputs (or those of `keep`) of steps of one size, [steps, ...], copied out of the rows."""
         found = {}
         for t in self.outputs:
+            if keep is not None and t.name not in keep:
+                continue
             if (offset := self.layout.output_offsets.get(t.name)) is not None:
                 shape = shape_of(t, symbols)
                 size = int(np.prod(shape)) * itemsize(t.dtype)
                 data = np.ascontiguousarray(rows[:, offset : offset + size])
                 found[t.name] = data.view(to_numpy(t.dtype)).reshape(len(rows), *shape).copy()
         return found
+
+
+def _changes(*tables: Any) -> list[int]:
+    """The steps in which one of these tables [steps, ...] isn't what it was in the step before: those that need a look."""
+    changed = np.zeros(len(tables[0]), bool)
+    changed[:1] = True
+    for table in tables:
+        flat = np.asarray(table).reshape(len(table), -1)
+        changed[1:] |= (flat[1:] != flat[:-1]).any(1)
+    return [int(k) for k in np.flatnonzero(changed)]

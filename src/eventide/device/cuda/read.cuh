@@ -1,5 +1,7 @@
 // The most that one GPU reads: every block streams its part of a buffer through a ring of 24 slots of 8 KB in shared
-// memory with the copy engine; a warp owns every eighth slot and adds up what arrives. Follows device/cuda/ptx.cuh.
+// memory with the copy engine; a warp owns every eighth slot and adds up what arrives. Follows ptx.cuh.
+#pragma once
+
 using namespace ev;
 constexpr int READ_SLOTS = 24, READ_CHUNK = 8192, READ_WARPS = 8;
 
