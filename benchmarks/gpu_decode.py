@@ -1,23 +1,26 @@
-"""Batch-1 decoding on a GPU: milliseconds a token, beside what reading the weights alone would take.
+"""Batch-1 decoding on a GPU: milliseconds a token, beside the floor, a graph of one kernel an operator, and transformers.
 
-    python benchmarks/gpu_decode.py                         every row, 256 tokens each, results as JSON
-    python benchmarks/gpu_decode.py --quick                 two small rows, 64 tokens
+    python benchmarks/gpu_decode.py --transformers python3 --ablations       everything; results as JSON
+    python benchmarks/gpu_decode.py --quick                                  two small rows, 64 tokens, no peers
     python benchmarks/gpu_decode.py --models 8b --context 4096 --show
 
-Random bfloat16 weights of the real shapes, greedy, one sequence. A launch makes all the tokens of a row; it runs `--rounds`
-times, timed by the GPU's own clock, and a figure is the median of launches divided by their tokens. The read ceiling is
-measured before and after the rows, on a buffer of 8 GiB. `floor` is the bytes of weights and of the past, at the ceiling.
+Random bfloat16 weights of the real shapes, greedy, one sequence. A launch of the persistent kernel makes all the tokens of a
+row, a launch of the graph one; a figure is the median of `--rounds` runs by the GPU's own clock, divided by their tokens. The
+read ceiling is measured before and after every row; `floor` is the bytes of weights and of the past at the larger of them.
+`--transformers` runs peers/transformers_gpu.py with the interpreter given, for the same shape. `--ablations` compiles the
+persistent kernel again with one mechanism left out. Kernels are counted by torch.profiler, where torch is installed.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import platform
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -27,12 +30,12 @@ import ml_dtypes
 import numpy as np
 
 from eventide import __version__, target
-from eventide.backends.cuda.codegen import DEVICE
+from eventide.backends.cuda.bandwidth import measure_read_bandwidth
 from eventide.backends.cuda.driver import Device
+from eventide.backends.cuda.fit import divisions
 from eventide.backends.cuda.kernel import CudaKernel
 from eventide.backends.cuda.layout import packed_bytes
-from eventide.backends.cuda.nvrtc import compile_source
-from eventide.engine.steps import Chunk, decode_tables, default_block_table, split_tables
+from eventide.engine.steps import Chunk, decode_tables, default_block_table, split_tables_by_step
 from eventide.models.config import ModelConfig
 from eventide.models.decoder import Limits, build_decoder
 from eventide.models.rope import rope_table
@@ -61,6 +64,13 @@ class Row:
 
 
 ROWS = (Row("0.6b", 512, 0.52), Row("1b", 512, 0.63), Row("1.7b", 512, 0.90), Row("8b", 512, 3.60), Row("8b", 4096, 3.8))
+# what is left out, as changes to the kernel's configuration; "all slots" is filled in with the ring's size
+ABLATIONS: dict[str, dict[str, int]] = {
+    "no run-ahead": {"no_run_ahead": 1},
+    "no limit on bytes in flight": {"in_flight": -1},
+    "one barrier a phase": {"phase_barrier": 1, "announce": 0},
+    "counters only": {"announce": 0},
+}
 
 
 def config_of(model: str) -> ModelConfig:
@@ -68,10 +78,10 @@ def config_of(model: str) -> ModelConfig:
     return ModelConfig(tie_word_embeddings=facts.pop("tied"), dtype="bfloat16", **facts)
 
 
-def plan_of(model: str, context: int, tokens: int) -> tuple[Any, ModelConfig, Limits]:
+def plan_of(model: str, context: int, tokens: int, schedule: str = "static") -> tuple[Any, ModelConfig, Limits]:
     config = config_of(model)
     limits = Limits(max_tokens=1, max_rows=1, max_seqs=1, max_seq_len=-(-(context + tokens) // 64) * 64)
-    plan = compile_plan(build_decoder(config, limits, "bfloat16", decode=True), target.h200(tile_tokens=1))
+    plan = compile_plan(build_decoder(config, limits, "bfloat16", decode=True), target.h200(tile_tokens=1), schedule)
     return plan, config, limits
 
 
@@ -101,46 +111,138 @@ def fill(kernel: CudaKernel, config: ModelConfig, limits: Limits) -> int:
     return streamed
 
 
-def measure(device: Device, row: Row, tokens: int, rounds: int) -> dict[str, Any]:
-    began = time.perf_counter()
-    plan, config, limits = plan_of(row.model, row.context, tokens)
-    kernel = CudaKernel(plan, device=device)
-    weight_bytes = fill(kernel, config, limits)
-    ready = time.perf_counter() - began
-    symbols, inputs, stacked = decode_tables(limits, [Chunk(0, row.context, 1)], tokens, default_block_table(limits))
-    inputs |= split_tables(limits, row.context + tokens, max(1, kernel.workers // (2 * config.num_kv_heads)))
-    symbols["num_splits"] = len(inputs["split_begin"])
-    found = []
-    for _ in range(rounds + 1):
-        kernel.run_loop(symbols, inputs, tokens, stacked=stacked - {"slot"})
-        found.append(kernel.milliseconds / tokens)
-    past = 2 * config.num_layers * config.kv_rows * 2 * (row.context + tokens / 2)
-    kernel.close()
-    kernel.memory.close()
-    return {
-        "model": NAMES[row.model], "context": row.context, "tokens": tokens, "ms": median(found[1:]), "rounds_ms": found[1:],
-        "must_ms": row.must, "weight_bytes": weight_bytes, "past_bytes": past, "seconds_to_ready": ready, **kernel.binary.resources,
+class Case:
+    """One row's weights on the GPU, and how to run a kernel over them."""
+
+    def __init__(self, device: Device, row: Row, tokens: int) -> None:
+        began = time.perf_counter()
+        self.row, self.tokens = row, tokens
+        plan, self.config, self.limits = plan_of(row.model, row.context, tokens)
+        self.kernel = CudaKernel(plan, device=device)
+        self.weight_bytes = fill(self.kernel, self.config, self.limits)
+        self.seconds_to_ready = time.perf_counter() - began
+        self.past_bytes = 2 * self.config.num_layers * self.config.kv_rows * 2 * (row.context + tokens / 2)
+        self.splits = max(1, self.kernel.workers // (2 * self.config.num_kv_heads))
+
+    def run(self, kernel: CudaKernel) -> np.ndarray:
+        """The tokens of one generation, [tokens]."""
+        chunk = Chunk(0, self.row.context, 1)
+        symbols, inputs, stacked = decode_tables(self.limits, [chunk], self.tokens, default_block_table(self.limits))
+        inputs |= split_tables_by_step(self.limits, inputs["pos"][:, 0] + 1, self.splits)
+        symbols["num_splits"] = inputs["split_begin"].shape[1]
+        stacked = stacked - {"slot"} | {"split_begin", "split_end"}
+        found = kernel.run_loop(symbols, inputs, self.tokens, stacked=stacked, keep=["next_token"], interval_s=1.0)
+        return found.outputs["next_token"][:, 0]
+
+    def measure(self, kernel: CudaKernel, rounds: int) -> list[float]:
+        """Milliseconds a token, of each round."""
+        found = []
+        for _ in range(rounds + 1):
+            self.run(kernel)
+            found.append(kernel.milliseconds / self.tokens)
+        return found[1:]
+
+    def with_changes(self, **changes: int) -> CudaKernel:
+        """The persistent kernel with other settings."""
+        config = replace(divisions(self.kernel.plan)[0], **changes)
+        return CudaKernel(self.kernel.plan, config, memory=self.kernel.memory)
+
+    def close(self) -> None:
+        self.kernel.close()
+        self.kernel.memory.close()
+
+
+def ablations(case: Case, rounds: int) -> dict[str, float]:
+    found = {}
+    for name, changes in ABLATIONS.items():
+        changes = {k: case.kernel.source.config.slots if v == -1 else v for k, v in changes.items()}
+        kernel = case.with_changes(**changes)
+        found[name] = median(case.measure(kernel, rounds))
+        kernel.close()
+    return found
+
+
+def launches(case: Case, kernel: CudaKernel) -> dict[str, int] | None:
+    """Kernels that ran while one generation was made, by name, as CUPTI saw them; None where torch isn't installed."""
+    try:
+        import torch
+        from torch.profiler import ProfilerActivity, profile
+    except ImportError:
+        return None
+    torch.cuda.init()
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as seen:
+        case.run(kernel)
+        torch.cuda.synchronize()
+    names = (e.name for e in seen.events() if e.device_type == torch.autograd.DeviceType.CUDA)
+    return dict(Counter(name for name in names if not name.startswith(("Memcpy", "Memset"))))
+
+
+def transformers(python: str, case: Case, rounds: int) -> dict[str, Any]:
+    c = case.config
+    facts = {
+        "model_type": "llama" if "Llama" in c.architecture else "qwen3", "hidden_size": c.hidden_size,
+        "intermediate_size": c.intermediate_size, "num_hidden_layers": c.num_layers, "num_attention_heads": c.num_heads,
+        "num_key_value_heads": c.num_kv_heads, "head_dim": c.head_dim, "vocab_size": c.vocab_size,
+        "tie_word_embeddings": c.tie_word_embeddings, "max_position_embeddings": c.max_position_embeddings,
+        "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta}, "bos_token_id": None, "eos_token_id": None,
     }  # fmt: skip
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(facts, file)
+        file.flush()
+        numbers = [str(n) for n in (case.row.context, case.tokens, rounds)]
+        command = [python, str(HERE / "peers" / "transformers_gpu.py"), file.name, *numbers]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"error: {' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-def read_ceiling(device: Device, nbytes: int = 8 << 30) -> float:
-    """Bytes a second: the best of 8 passes over a buffer far larger than the cache."""
-    text = "\n".join(p.read_text().replace("#pragma once\n", "") for p in (DEVICE / "ptx.cuh", HERE / "gpu_read.cu"))
-    function = device.function(compile_source(text).cubin, "read_all")
-    device.shared_memory(function, 24 * 8192)
-    buffer = device.allocate(nbytes, "the read test")
-    device.fill(buffer, 1, nbytes)
-    begin, end, found = device.event(), device.event(), []
-    chunks = nbytes // 8192
-    for _ in range(8):
-        device.record(begin)
-        values = (ctypes.c_uint64(buffer), ctypes.c_int64(chunks), ctypes.c_uint64(buffer))
-        device.launch(function, device.num_sms, 288, 24 * 8192, *values)
-        device.record(end)
-        device.synchronize()
-        found.append(chunks // device.num_sms * device.num_sms * 8192 / device.milliseconds(begin, end) * 1e3)
-    device.free(buffer)
-    return max(found[1:])
+def measure(device: Device, row: Row, args: argparse.Namespace, tokens: int, rounds: int) -> dict[str, Any]:
+    ceiling = [measure_read_bandwidth(device)]
+    case = Case(device, row, tokens)
+    found = case.measure(case.kernel, rounds)
+    entry: dict[str, Any] = {
+        "model": NAMES[row.model], "context": row.context, "tokens": tokens, "ms": median(found), "rounds_ms": found,
+        "must_ms": row.must, "weight_bytes": case.weight_bytes, "past_bytes": case.past_bytes,
+        "seconds_to_ready": case.seconds_to_ready, **case.kernel.binary.resources, "launches": launches(case, case.kernel),
+    }  # fmt: skip
+    if not args.no_per_op:
+        plan, *_ = plan_of(row.model, row.context, tokens, "per_op")
+        graph = CudaKernel(plan, memory=case.kernel.memory)
+        found = case.measure(graph, rounds)
+        entry |= {"per_op_ms": median(found), "per_op_rounds_ms": found}
+        entry["per_op_launches"] = sum((launches(case, graph) or {}).values())
+        entry["per_op_same_tokens"] = bool(np.array_equal(case.run(graph), case.run(case.kernel)))
+        graph.close()
+    if args.ablations:
+        entry["ablations_ms"] = ablations(case, rounds)
+    case.close()
+    if args.transformers:
+        entry["transformers"] = transformers(args.transformers, case, max(1, rounds // 2))
+    ceiling.append(measure_read_bandwidth(device))
+    entry["ceiling_bytes_s"] = ceiling
+    entry["floor_ms"] = (entry["weight_bytes"] + entry["past_bytes"]) / max(ceiling) * 1e3
+    return entry
+
+
+def told(entry: dict[str, Any]) -> str:
+    """One row for the terminal."""
+    rate = (entry["weight_bytes"] + entry["past_bytes"]) / entry["ms"] / 1e9
+    text = (
+        f"{entry['model']:13} context {entry['context']:5}  {entry['ms']:.4f} ms  floor {entry['floor_ms']:.4f}  "
+        f"must {entry['must_ms']:.2f}  {rate:.2f} of {max(entry['ceiling_bytes_s']) / 1e12:.2f} TB/s  "
+        f"spills {entry['spill_bytes']}"
+    )
+    if "per_op_ms" in entry:
+        text += f"\n{'':14}per_op {entry['per_op_ms']:.4f} ms, same tokens: {entry['per_op_same_tokens']}"
+    if entry["launches"] is not None:
+        text += f"\n{'':14}kernels of a generation: {entry['launches']}, per_op {entry.get('per_op_launches')}"
+    if "transformers" in entry:
+        text += f"\n{'':14}transformers: graph {entry['transformers']['graph_ms']:.3f}, eager {entry['transformers']['eager_ms']:.3f}"
+    for name, ms in entry.get("ablations_ms", {}).items():
+        text += f"\n{'':14}{name}: {ms:.4f} ms ({ms / entry['ms'] - 1:+.1%})"
+    return text
 
 
 def versions(device: Device) -> dict[str, Any]:
@@ -162,6 +264,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--context", type=int, help="one context for all rows in place of the table's")
     p.add_argument("--tokens", type=int, help="tokens a launch (256)")
     p.add_argument("--rounds", type=int, help="launches a row (5)")
+    p.add_argument("--transformers", metavar="PYTHON", help="an interpreter that has torch and transformers")
+    p.add_argument("--ablations", action="store_true", help="each row again with one mechanism left out in turn")
+    p.add_argument("--no-per-op", action="store_true", help="leave out the graph of one kernel an operator")
     p.add_argument("--commit", help="the commit to note, where there is no git")
     p.add_argument("--out", type=Path, help="where results go (benchmarks/results/gpu_decode.json)")
     p.add_argument("--show", action="store_true", help="print only, write nothing")
@@ -178,25 +283,17 @@ def main(argv: list[str] | None = None) -> int:
     if args.context:
         rows = list(dict.fromkeys(replace(r, context=args.context, must=float("nan")) for r in rows))
     device = Device()
-    result: dict[str, Any] = {**versions(device), "ceiling_bytes_s": [read_ceiling(device)], "rows": []}
+    result: dict[str, Any] = {**versions(device), "rows": []}
     if args.commit:
         result["commit"] = args.commit
+    out = args.out or HERE / "results" / "gpu_decode.json"
     for row in rows:
-        entry = measure(device, row, args.tokens or (64 if args.quick else 256), args.rounds or (3 if args.quick else 5))
-        entry["floor_ms"] = (entry["weight_bytes"] + entry["past_bytes"]) / result["ceiling_bytes_s"][0] * 1e3
+        entry = measure(device, row, args, args.tokens or (64 if args.quick else 256), args.rounds or (3 if args.quick else 5))
         result["rows"].append(entry)
-        rate = (entry["weight_bytes"] + entry["past_bytes"]) / entry["ms"] / 1e9
-        print(
-            f"{entry['model']:13} context {row.context:5}  {entry['ms']:.4f} ms  floor {entry['floor_ms']:.4f}  "
-            f"must {row.must:.2f}  {rate:.2f} TB/s  spills {entry['spill_bytes']}  ready in {entry['seconds_to_ready']:.1f} s",
-            flush=True,
-        )
-    result["ceiling_bytes_s"].append(read_ceiling(device))
-    print(f"read ceiling {', '.join(f'{v / 1e12:.3f}' for v in result['ceiling_bytes_s'])} TB/s")
-    if not args.show:
-        out = args.out or HERE / "results" / "gpu_decode.json"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1) + "\n")
+        print(told(entry), flush=True)
+        if not args.show:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
 
