@@ -70,10 +70,13 @@ def sampling(args: argparse.Namespace) -> SamplingParams:
 
 def load_llm(args: argparse.Namespace, **options: Any) -> LLM:
     """The model that the arguments name, with a progress bar while it loads."""
+    import warnings
+
     from ..engine.llm import LLM
 
-    with progress_bar() as progress:
-        return LLM(
+    with warnings.catch_warnings(record=True) as caught, progress_bar() as progress:
+        warnings.simplefilter("always", RuntimeWarning)
+        llm = LLM(
             args.model,
             device=args.device,
             dtype=args.dtype,
@@ -84,6 +87,9 @@ def load_llm(args: argparse.Namespace, **options: Any) -> LLM:
             progress=progress,
             **options,
         )
+    for warning in caught:
+        note(f"note: {warning.message}")
+    return llm
 
 
 @contextmanager

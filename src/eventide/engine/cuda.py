@@ -16,7 +16,7 @@ for it since the last one, and follows what the kernels draw.
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -103,9 +103,15 @@ def open_cuda(loaded: Loaded, schedule: str, progress: Progress | None) -> CudaR
             decode = CudaKernel(plan, memory=mixed.memory)
         except UnfitPlanError:
             pass  # head sizes that the split attention doesn't take; the mixed kernel does
-    for name, array in loaded.weights(progress):
-        mixed.bind_weights(name, array)
-    return CudaRunner(mixed, decode, loaded.limits)
+    runner = CudaRunner(mixed, decode, loaded.limits)
+    try:
+        for name, array in loaded.weights(progress):
+            mixed.bind_weights(name, array)
+    except BaseException:
+        with suppress(EventideError):
+            runner.close()
+        raise
+    return runner
 
 
 class _Found(dict[str, Array]):

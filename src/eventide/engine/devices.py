@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from .. import env, target
 from ..backends.cpu import CpuKernel
@@ -19,7 +20,7 @@ from .load import Loaded, Progress
 from .plans import compiled_plan
 from .runner import CpuRunner, InterpRunner, Runner
 
-__all__ = ["DEVICES", "check_device", "check_schedule", "num_workers", "open_runner"]
+__all__ = ["DEVICES", "check_device", "check_schedule", "choose_device", "num_workers", "open_runner"]
 
 Opener = Callable[[Loaded, str, int, "Progress | None"], Runner]
 
@@ -36,6 +37,17 @@ def check_device(device: str) -> str:
     if device != "auto" and device not in DEVICES:
         raise UsageError(f"device must be one of auto, {', '.join(DEVICES)}, got {device!r}")
     return device
+
+
+def choose_device(device: str, dtype: str) -> str:
+    """The device's name, `auto` resolved: a GPU, if there is one and bfloat16, which it computes in, will do."""
+    if device != "auto":
+        return device
+    if dtype == "float32" or find_spec("cuda") is None:
+        return "cpu"
+    from .cuda import usable_device
+
+    return "cpu" if usable_device() is None else "cuda"
 
 
 def check_schedule(schedule: str) -> str:

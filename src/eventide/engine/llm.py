@@ -14,6 +14,7 @@ What a method is given decides what it returns: one prompt, one `Completion`; a 
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -21,15 +22,16 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import PromptError, UsageError
+from ..errors import DeviceError, PromptError, ResourceError, UsageError
 from ..ir.nodes import Plan
 from ..models.config import ModelConfig
 from ..models.tokenizer import Tokenizer
-from .devices import check_device, check_schedule, num_workers, open_runner
+from .devices import check_device, check_schedule, choose_device, num_workers, open_runner
 from .generate import Request, bounded, generate
-from .load import Progress, open_model
+from .load import Loaded, Progress, open_model
 from .outputs import Completion, Piece, TokenLogprob
 from .pages import PagePool
+from .runner import Runner
 from .sampling import SamplingParams
 from .steps import Chunk, make_step
 
@@ -44,7 +46,8 @@ class LLM:
     """A language model, ready to generate.
 
     model: a checkpoint directory, the name of a bundled model, or a Hugging Face hub id (with `eventide[hub]`).
-    device: "cpu", "cuda" (a GPU), "interp" (the interpreter, slow) or "auto" (the GPU, if there is one).
+    device: "cpu", "cuda" (a GPU), "interp" (the interpreter, slow) or "auto": the GPU, if there is one that the model can
+    run on; where there is one and it can't, a `RuntimeWarning` says why and the CPU is taken.
     schedule: "static", "per_op" or "auto" (static).
     dtype: "float32", "bfloat16" or "auto", the checkpoint's own (float16 becomes float32).
     max_seq_len: tokens of a prompt and its continuation at most; None takes what the model allows, up to 8192, as
@@ -76,14 +79,20 @@ class LLM:
         num_workers(num_threads)
         if max_seqs is not None and (isinstance(max_seqs, bool) or not 1 <= max_seqs <= 512):
             raise UsageError(f"max_seqs must be an integer from 1 to 512, got {max_seqs!r}")
-        loaded = open_model(
-            model,
-            dtype=dtype,
-            max_seq_len=max_seq_len,
-            load_format=load_format,
-            max_seqs=max_seqs,
-            device="cpu" if device == "auto" and self.schedule != "static" else device,
-        )
+
+        def opened(device: str) -> tuple[Loaded, Runner]:
+            more: dict[str, Any] = {"max_seq_len": max_seq_len, "load_format": load_format, "max_seqs": max_seqs}
+            loaded = open_model(model, dtype=dtype, device=device, **more)
+            return loaded, open_runner(loaded, loaded.device, self.schedule, num_threads, progress)
+
+        wanted = choose_device(device, dtype)
+        try:
+            loaded, self._runner = opened(wanted)
+        except (DeviceError, ResourceError) as e:
+            if device != "auto" or wanted == "cpu":
+                raise
+            warnings.warn(f"{model} runs on the CPU, not on the GPU: {e}", RuntimeWarning, stacklevel=2)
+            loaded, self._runner = opened("cpu")
         self.device = loaded.device
         self.model = str(model)
         self.config: ModelConfig = loaded.config
@@ -91,7 +100,6 @@ class LLM:
         self.dtype = loaded.dtype
         self.limits = loaded.limits
         self._generation = loaded.generation
-        self._runner = open_runner(loaded, self.device, self.schedule, num_threads, progress)
         self._pool = PagePool(self.limits)
         self._closed = False
 

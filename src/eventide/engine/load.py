@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +73,11 @@ def open_model(
     max_seqs: int | None = None,
     device: str = "cpu",
 ) -> Loaded:
-    """Read and check everything but the weights themselves. Raises the errors of `models` and of `choose_limits`.
-
-    `device` may be "auto": the GPU, if there is one and the model can be had in bfloat16.
-    """
+    """Read and check everything but the weights themselves. Raises the errors of `models` and of `choose_limits`."""
     if load_format not in LOAD_FORMATS:
         raise UsageError(f"load_format must be one of {', '.join(LOAD_FORMATS)}, got {load_format!r}")
     directory = hub.resolve(model, weights=load_format != "dummy")
     config = load_config(directory)
-    device = _choose_device(device, dtype)
     chosen = _choose_dtype(dtype, config, device)
     specs = family_of(config).weight_specs(config)
     source = open_weights(directory, specs, dtype=chosen, load_format=load_format)
@@ -101,16 +96,6 @@ def _limits(
         return cuda_limits(config, max_seq_len, max_seqs, weight_bytes)
     more = {} if max_seqs is None else {"max_seqs": max_seqs}
     return choose_limits(config, dtype, max_seq_len, available=available_bytes(), weight_bytes=weight_bytes, **more)
-
-
-def _choose_device(device: str, dtype: str) -> str:
-    if device != "auto":
-        return device
-    if dtype == "float32" or find_spec("cuda") is None:
-        return "cpu"
-    from .cuda import usable_device
-
-    return "cpu" if usable_device() is None else "cuda"
 
 
 def _choose_dtype(dtype: str, config: ModelConfig, device: str) -> str:

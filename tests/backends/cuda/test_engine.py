@@ -11,9 +11,11 @@ import pytest
 
 import eventide
 from eventide import SamplingParams
+from eventide.cli import main
+from eventide.engine import cuda
 from eventide.engine.cuda import CudaRunner, split_step
 from eventide.engine.steps import Chunk, make_step
-from eventide.errors import UsageError
+from eventide.errors import DeviceError, UsageError
 from eventide.models import hub
 from eventide.models.decoder import Limits
 from tests.backends.cuda.gpu import need_gpu
@@ -45,6 +47,37 @@ def test_other_dtypes_are_refused(dtype: str) -> None:
     else:
         with pytest.raises(UsageError):
             eventide.LLM("eventide-tiny", device="cuda", dtype=dtype)
+
+
+def test_auto_goes_on_with_the_cpu_and_says_why(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A GPU that was there a moment ago: what comes after finds none, or one that the model doesn't fit."""
+    monkeypatch.setattr(cuda, "usable_device", lambda: "a GPU")
+    monkeypatch.setattr(cuda, "_device", lost_device)
+    with pytest.warns(RuntimeWarning, match="runs on the CPU, not on the GPU: the GPU's context is lost"):
+        llm = eventide.LLM(checkpoint, num_threads=1, max_seq_len=64)
+    assert llm.device == "cpu" and len(llm.generate([5, 6], SamplingParams(max_new_tokens=2)).token_ids) == 2
+    llm.close()
+    with pytest.raises(DeviceError, match="the GPU's context is lost"):
+        eventide.LLM(checkpoint, device="cuda")
+    assert main(["generate", str(checkpoint), "once", "-n", "2", "--threads", "1"]) == 0
+    assert "note: " in (told := capsys.readouterr().err) and "runs on the CPU, not on the GPU" in told
+
+
+def lost_device() -> None:
+    raise DeviceError("the GPU's context is lost; use device='cpu'")
+
+
+@pytest.mark.gpu
+def test_a_model_that_the_gpu_does_not_take_runs_on_the_cpu(tmp_path: Path) -> None:
+    need_gpu()
+    odd = make_checkpoint(tmp_path / "odd", replace(SHAPE, head_dim=24))
+    with pytest.warns(RuntimeWarning, match="can't run on the GPU: attention needs a head size"):
+        llm = eventide.LLM(odd, num_threads=1, max_seq_len=64)
+    assert llm.device == "cpu"
+    with pytest.raises(DeviceError, match="can't run on the GPU: attention needs a head size of 8, .*; use device='cpu'"):
+        eventide.LLM(odd, device="cuda", max_seq_len=64)
 
 
 @pytest.fixture(scope="module")

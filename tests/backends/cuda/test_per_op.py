@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from eventide.backends.cpu import Stop
+from eventide.backends.cuda.codegen import Config
 from eventide.backends.cuda.fit import SHARED_LIMIT, divisions
 from eventide.backends.cuda.kernel import CudaKernel
 from eventide.engine.steps import Chunk, Sampling, decode_tables, default_block_table, split_tables
@@ -23,9 +22,9 @@ from tests.backends.cuda.gpu import (
 )
 
 
-def test_two_operators_share_a_multiprocessor() -> None:
+def test_kernels_of_one_operator_have_a_multiprocessor() -> None:
     one, *_ = divisions(plan_of_one(config(), schedule="per_op"))
-    assert one.per_op == 2 and 2 * (one.shared_bytes + 3072) <= SHARED_LIMIT
+    assert one.per_op == 1 and one.in_flight == one.slots and one.shared_bytes + 4096 <= SHARED_LIMIT
     assert {c.per_op for c in divisions(plan_of(config(), schedule="per_op"))} == {1}
     assert {c.per_op for c in divisions(plan_of(config()))} == {0}
 
@@ -38,7 +37,10 @@ def run_both(kernel: CudaKernel, one: CudaKernel, prompt: np.ndarray, num_steps:
     one.poison()
     found = list(kernel.run(prompt_steps([prompt])))
     symbols, inputs, stacked = decode_tables(
-        LIMITS, [Chunk(0, len(prompt), 1, sampling=Sampling(temperature=0.8, seed=9))], num_steps, default_block_table(LIMITS)
+        LIMITS,
+        [Chunk(0, len(prompt), 1, sampling=Sampling(temperature=0.8, seed=9))],
+        num_steps,
+        default_block_table(LIMITS),
     )
     inputs |= split_tables(LIMITS, len(prompt) + num_steps, 4)
     symbols["num_splits"] = len(inputs["split_begin"])
@@ -82,10 +84,10 @@ def test_a_graph_ends_early_and_goes_on() -> None:
 
 
 @pytest.mark.gpu
-def test_one_block_on_a_multiprocessor_is_as_good() -> None:
+def test_two_blocks_on_a_multiprocessor_are_as_good() -> None:
     c = config()
     plan = plan_of_one(c, schedule="per_op")
-    kernel = open_kernel(plan, c, config=replace(divisions(plan)[0], per_op=1))
+    kernel = open_kernel(plan, c, config=Config(slots=8, in_flight=8, scratch=40 * 1024, per_op=2))
     prompt = np.random.default_rng(4).integers(0, c.vocab_size, 9)
     other = open_kernel(plan_of(c), c, memory=kernel.memory)
     got = run_both(other, kernel, prompt, 10)[-1]["next_token"]
