@@ -39,7 +39,12 @@ def attention(q: Array, k: Array, v: Array) -> Array:
     return np.einsum("hqk,khd->qhd", scores / scores.sum(axis=-1, keepdims=True), v)
 
 
-def logits(config: ModelConfig, weights: Mapping[str, Array], token_ids: list[int]) -> Array:
+def logits(
+    config: ModelConfig, weights: Mapping[str, Array], token_ids: list[int], seen: dict[str, Array] | None = None
+) -> Array:
+    """`seen` gets what stands between: qkv, rotated queries, attention, both residual sums and the gated product of each
+    layer, under the names that plans give them."""
+    seen = {} if seen is None else seen
     num_tokens, eps = len(token_ids), config.rms_norm_eps
     table = rope_table(config, num_tokens)
     x = weights["embed_tokens"][token_ids]
@@ -52,10 +57,14 @@ def logits(config: ModelConfig, weights: Mapping[str, Array], token_ids: list[in
         )
         if config.qk_norm:
             q, k = rms_norm(q, own["q_norm"], eps), rms_norm(k, own["k_norm"], eps)
-        mixed = attention(rotate(q, table), rotate(k, table), v)
-        x = x + mixed.reshape(num_tokens, -1) @ own["o_proj"].T
+        q = rotate(q, table)
+        mixed = attention(q, rotate(k, table), v).reshape(num_tokens, -1)
+        found = {"qkv": qkv, "rope": q.reshape(num_tokens, -1), "attn": mixed, "merge": mixed}
+        x = found["x1"] = x + mixed @ own["o_proj"].T
         gate_up = rms_norm(x, own["post_attention_norm"], eps) @ own["gate_up_proj"].T
         gate, up = gate_up[:, 0::2], gate_up[:, 1::2]
-        x = x + (gate / (1 + np.exp(-gate)) * up) @ own["down_proj"].T
+        found["act"] = gate / (1 + np.exp(-gate)) * up
+        x = found["x2"] = x + found["act"] @ own["down_proj"].T
+        seen.update({f"layers.{layer}.{name}": array for name, array in found.items()})
     head = weights["embed_tokens" if config.tie_word_embeddings else "lm_head"]
     return rms_norm(x, weights["norm"], eps) @ head.T

@@ -125,7 +125,14 @@ def decode_steps(starts: list[int], n: int, splits: int = 0) -> list[Step]:
     return [make_step(LIMITS, [Chunk(s, at + i, 1) for s, at in enumerate(starts)], 1, splits=splits) for i in range(n)]
 
 
-def reference(c: ModelConfig, plan: Plan, token_ids: list[int]) -> np.ndarray:
-    """Logits in float32 arithmetic of the same weights: [num_tokens, vocab_size]."""
-    exact = {name: array.astype(np.float32) for name, array in weights(plan, c).items()}
-    return numpy_model.logits(c, exact, token_ids)
+def reference(
+    c: ModelConfig, plan: Plan, token_ids: list[int], seen: dict[str, np.ndarray] | None = None, dtype: type = np.float32
+) -> np.ndarray:
+    """Logits in float32 (or float64) arithmetic of the same weights: [num_tokens, vocab_size]; see tests/numpy_model.py."""
+    exact = {name: array.astype(dtype) for name, array in weights(plan, c).items()}
+    return numpy_model.logits(c, exact, token_ids, seen)
+
+
+def apart(plan: Plan) -> Plan:
+    """The plan with memory of its own for every scratch tensor, so that all of them can be read after a step."""
+    return replace(plan, offsets={}, arena_bytes=0)

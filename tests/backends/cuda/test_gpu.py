@@ -14,13 +14,14 @@ import eventide
 from eventide import target
 from eventide.backends.cpu import Stop
 from eventide.backends.cuda.kernel import CudaKernel
-from eventide.engine.steps import Chunk, Sampling, decode_tables, default_block_table, split_tables
+from eventide.engine.steps import Chunk, Sampling, decode_tables, default_block_table, make_step, split_tables
 from eventide.errors import OutOfMemoryError, ProgramError, StuckError, TensorError
 from eventide.ir.nodes import Plan
 from eventide.ops.program import Program
 from tests.backends.cuda.gpu import (
     LIMITS,
     SHAPES,
+    apart,
     clear_caches,
     config,
     decode_steps,
@@ -72,6 +73,38 @@ def test_models_teacher_forced(shape: str) -> None:
             assert abs(float(outputs["logprob"][row]) - logprob) < 0.08
     assert 1e-5 < worst < 0.03, f"relative error of the logits {worst}"
     print(f"{shape}: relative error of the logits {worst:.4f}")
+
+
+def relative(got: np.ndarray, want: np.ndarray) -> float:
+    got = got.astype(np.float64)
+    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_stands_between_the_operators(shape: str) -> None:
+    """Every activation of every layer against float64 arithmetic, for a prompt and for a token after it."""
+    c = config(**SHAPES[shape])
+    mixed = open_kernel(apart(plan_of(c)), c)
+    one = open_kernel(apart(plan_of_one(c)), c, memory=mixed.memory)
+    (prompt,) = prompts_of((24,), vocab=c.vocab_size)
+    write_tokens(mixed, [prompt])
+    want: dict[str, np.ndarray] = {}
+    errors: dict[str, float] = {}
+    for first in range(0, 24, 8):
+        mixed.run([make_step(LIMITS, [Chunk(0, first, 8, rows="none", sample=False)], 1)])
+        if first == 0:
+            reference(c, mixed.plan, prompt.tolist(), want, np.float64)
+        for name in [n for n in want if n in mixed.plan.tensors]:
+            error = relative(mixed.read_state(name), want[name][first : first + 8])
+            errors[name] = max(errors.get(name, 0.0), error)
+    one.run([make_step(replace(LIMITS, max_tokens=1, max_rows=1), [Chunk(0, 23, 1)], 1, splits=3)])
+    for name in [n for n in want if n in one.plan.tensors and not n.endswith(".attn")]:
+        errors[f"{name} of one token"] = relative(one.read_state(name)[0], want[name][23])
+    assert len(errors) >= 11 * c.num_layers
+    # roundings to bfloat16 add up from layer to layer
+    bad = {name: error for name, error in errors.items() if not 1e-4 < error < 0.02}
+    assert not bad, bad
+    print(f"{shape}: largest relative error {max(errors.values()):.4f}")
 
 
 def test_one_token_kernel_agrees_with_the_mixed_one() -> None:
