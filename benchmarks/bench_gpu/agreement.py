@@ -2,10 +2,10 @@
 
     python benchmarks/bench_gpu/agreement.py --data examples/bench_dataset --solution rmsnorm_h2048_numpy --device cpu
 
-Every run measures the solution from nothing (new processes, new memory). Each run is paired with the next one and a
-pair agrees when the two stated intervals overlap. Also printed: how often a run's
-estimate lies inside its partner's interval, and how often the bench would have called one of two equals faster, which it
-should say in at most 5 % of the pairs.
+Every run measures the solution from nothing (new processes, new memory); the reference keeps its process. Each run is
+paired with the next one and a pair agrees when the two stated intervals overlap. Also printed: how often a run's estimate
+lies inside its partner's interval, and how often the bench would have called one of two equals faster, which it should
+say in at most 5 % of the pairs.
 """
 
 from __future__ import annotations
@@ -13,31 +13,53 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-from eventide.bench import TraceSet
+from eventide.bench import Trace, TraceSet
 from eventide.bench.runner import Selection, run_benchmark
 from eventide.bench.timing import estimate, is_faster
 
 
-def measure(data: TraceSet, args: argparse.Namespace) -> list[list[float]] | None:
-    """Raw samples of one fresh measurement, or None when it did not pass (the reason is printed)."""
-    report = run_benchmark(
-        TraceSet(list(data.definitions.values()), list(data.all_workloads()), [data.get_solution(args.solution)]),
-        devices=[args.device],
-        selection=Selection(workloads=[args.workload] if args.workload else [], max_workloads=1),
-        command_line={name: json.loads(value) for name, _, value in (pair.partition("=") for pair in args.set)},
-        cache=Path(args.cache) if args.cache else None,
-    )
+def measure(
+    data: TraceSet, args: argparse.Namespace, count: int, seen: Callable[[list[list[float]]], None], stop_at: float
+) -> tuple[list[list[list[float]]], int]:
+    """Raw samples of `count` measurements, or of those that fit in the time, and how many did not pass."""
+    solution = data.get_solution(args.solution)
+    copies = [solution.model_copy(update={"name": f"{solution.name}_{n}"}) for n in range(count)]
+    runs: list[list[list[float]]] = []
+    failed = 0
+
+    def take(trace: Trace) -> None:
+        nonlocal failed
+        assert trace.evaluation is not None and trace.evaluation.eventide is not None
+        timing = trace.evaluation.eventide.timing
+        if timing is None or timing.samples_ms is None:
+            failed += 1
+            print(f"{trace.evaluation.status}: {trace.evaluation.eventide.reason}", file=sys.stderr)
+        else:
+            runs.append(timing.samples_ms)
+            seen(timing.samples_ms)
+        if time.monotonic() > stop_at:
+            raise TimeoutError
+
+    try:
+        report = run_benchmark(
+            TraceSet(list(data.definitions.values()), list(data.all_workloads()), copies),
+            devices=[args.device],
+            selection=Selection(workloads=[args.workload] if args.workload else [], max_workloads=1),
+            command_line={name: json.loads(value) for name, _, value in (pair.partition("=") for pair in args.set)},
+            cache=Path(args.cache) if args.cache else None,
+            resume=False,
+            on_trace=take,
+        )
+    except TimeoutError:
+        return runs, failed
     for what, why in report.skipped:
         sys.exit(f"skipped {what}: {why}")
-    outcome = report.traces[0].evaluation
-    assert outcome is not None and outcome.eventide is not None
-    if outcome.eventide.timing is None or outcome.eventide.timing.samples_ms is None:
-        print(f"{outcome.status}: {outcome.eventide.reason}", file=sys.stderr)
-        return None
-    return outcome.eventide.timing.samples_ms
+    return runs, failed
 
 
 def main() -> None:
@@ -48,24 +70,33 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--limit-s", type=float, default=float("inf"), help="begin no measurement after so long")
     parser.add_argument("--cache")
-    parser.add_argument("-o", "--output", help="write all samples and the verdicts as JSON")
+    parser.add_argument("-o", "--output", help="write all samples and the verdicts as JSON; go on with what is there")
     args = parser.parse_args()
     data = TraceSet.load(args.data)
     definition = data.get_solution(args.solution).definition
     data = TraceSet([data.definitions[definition]], data.workloads[definition], [data.get_solution(args.solution)])
     runs: list[list[list[float]]] = []
-    failed = 0
-    while len(runs) <= args.pairs:
-        samples = measure(data, args)
-        if samples is None:
-            failed += 1
-            if failed > args.pairs:
-                sys.exit("more failures than pairs")
-            continue
-        runs.append(samples)
+    failed, stop_at = 0, time.monotonic() + args.limit_s
+    if args.output and Path(args.output).exists():
+        before = json.loads(Path(args.output).read_text())
+        if (before["solution"], before["device"]) != (args.solution, args.device):
+            sys.exit(f"{args.output} is the record of {before['solution']} on {before['device']}")
+        runs, failed = before["samples_ms"], before["runs_void"]
+
+    def seen(samples: list[list[float]]) -> None:
         found = estimate(samples)
-        print(f"{len(runs):4d}  {found.value:.5g} ms [{found.low:.5g}, {found.high:.5g}]", file=sys.stderr)
+        print(f"{found.value:.5g} ms [{found.low:.5g}, {found.high:.5g}]", file=sys.stderr)
+
+    while len(runs) <= args.pairs and time.monotonic() < stop_at:
+        more, void = measure(data, args, args.pairs + 1 - len(runs), seen, stop_at)
+        runs += more
+        failed += void
+        if failed > args.pairs:
+            sys.exit("more failures than pairs")
+    if len(runs) < 2:
+        sys.exit("fewer than two measurements")
     pairs = [(estimate(a), estimate(b)) for a, b in pairwise(runs)]
     overlap = sum(a.overlaps(b) for a, b in pairs)
     inside = sum(a.low <= b.value <= a.high for a, b in pairs)

@@ -1,4 +1,4 @@
-"""Measure ten official definitions with a Triton and a CUDA solution each, on one GPU; continue where a run stopped.
+"""Measure twelve official definitions with a Triton and a CUDA solution each, on one GPU; continue where a run stopped.
 
     python benchmarks/bench_gpu/run.py --official ../shared/flashinfer_trace --data /tmp/bench_gpu --limit-s 150
 
@@ -18,10 +18,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from dataset import PLAN, make
 
+from eventide.bench import Trace, TraceSet
 from eventide.bench.runner import Selection, run_benchmark
 from eventide.bench.runner.progress import describe
 
 SETTINGS = {"iterations": 20, "trials": 3, "warmup_runs": 5, "correctness_rounds": 2, "budget_s": 4.0}
+
+
+def drop_superseded(data: TraceSet, results: Path) -> None:
+    """Leave out of the results what was measured on sources that have changed since."""
+    for file in results.glob("traces/**/*.jsonl"):
+        lines = file.read_text().splitlines(keepends=True)
+        kept = []
+        for line in lines:
+            trace = Trace.model_validate_json(line)
+            extension = trace.evaluation.eventide if trace.evaluation else None
+            current = data.get_solution(trace.solution or "").content_hash
+            if extension is None or extension.solution_hash in (None, current):
+                kept.append(line)
+        if kept != lines:
+            file.write_text("".join(kept))
 
 
 def main() -> None:
@@ -62,6 +78,7 @@ def main() -> None:
         for folder in ("workloads", "traces"):
             if (args.data / folder).exists():
                 shutil.copytree(args.data / folder, args.results / folder, dirs_exist_ok=True)
+        drop_superseded(data, args.results)
 
 
 if __name__ == "__main__":

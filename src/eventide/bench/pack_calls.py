@@ -14,9 +14,10 @@ from ..ir.nodes import Tensor
 from ..ops.declaration import Call, Tiling
 from ..ops.program import OpCall, Program
 from ..ops.registry import get_op
-from ..target import cpu
+from ..target import Target
 
 PANEL_ROWS = 32
+CUDA_PANEL_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -60,28 +61,42 @@ def group_call(program: Program, call: OpCall) -> GroupedCall:
     return GroupedCall(call, program, inputs, shared, tuple(updated), written)
 
 
-def cpu_tiling(grouped: GroupedCall) -> Tiling:
-    """How the call is cut into tasks for CPU workers."""
+def tiling_of(grouped: GroupedCall, target: Target) -> Tiling:
+    """How the call is cut into tasks for a target."""
     tensors = {o: grouped.program.tensors[n] for o, n in grouped.call.operands.items()}
-    return get_op(grouped.call.op).tile(Call(grouped.call.name, tensors, grouped.call.attrs), cpu(1))
+    return get_op(grouped.call.op).tile(Call(grouped.call.name, tensors, grouped.call.attrs), target)
 
 
 def with_panels(grouped: GroupedCall, tiling: Tiling) -> GroupedCall | None:
-    """The call with its weights packed as the CPU's tasks read them; None where a weight does not fill its panels.
+    """The call with its weights packed as the device's tasks read them; None where a weight does not fill its panels.
 
-    A float32 weight [n, k] is [n / 32, k, 32], a bfloat16 one [n / 32, k / 2, 32, 2].
+    On the CPU a float32 weight [n, k] is [n / 32, k, 32], a bfloat16 one [n / 32, k / 2, 32, 2]; on a GPU a bfloat16 one is
+    [n / 8, k / 32, 8, 32], whose pieces of 8 elements are swizzled (PANEL8 in device/cuda/runtime.cuh).
     """
     inputs, panels = dict(grouped.inputs), {}
     for operand, layout in tiling.layouts.items():
         tensor = inputs.get(operand)
-        if tensor is None or not layout.startswith(f"panel{PANEL_ROWS}."):
+        if tensor is None:
+            return None
+        shape = _panel_shape(layout, tensor)
+        if shape is None:
             return None
         n, k = (as_int(e) for e in tensor.shape)
-        step = {"float32": 1, "bfloat16": 2}.get(tensor.dtype)
-        if n is None or k is None or step is None or n % PANEL_ROWS or k % step:
-            return None
-        shape = (n // PANEL_ROWS, k // step, PANEL_ROWS, *((step,) if step > 1 else ()))
+        assert n is not None and k is not None
         made = Program("panels").tensor("w", shape, tensor.dtype, "weight").tensor
         inputs[operand] = replace(made, name=tensor.name)
         panels[operand] = (n, k)
     return replace(grouped, inputs=inputs, panels=panels)
+
+
+def _panel_shape(layout: str, tensor: Tensor) -> tuple[int, ...] | None:
+    n, k = (as_int(e) for e in tensor.shape)
+    if n is None or k is None:
+        return None
+    if layout == f"panel{CUDA_PANEL_ROWS}.cuda":
+        fits = tensor.dtype == "bfloat16" and n % CUDA_PANEL_ROWS == 0 and k % 32 == 0
+        return (n // CUDA_PANEL_ROWS, k // 32, CUDA_PANEL_ROWS, 32) if fits else None
+    step = {"float32": 1, "bfloat16": 2}.get(tensor.dtype)
+    if not layout.startswith(f"panel{PANEL_ROWS}.") or step is None or n % PANEL_ROWS or k % step:
+        return None
+    return (n // PANEL_ROWS, k // step, PANEL_ROWS, *((step,) if step > 1 else ()))

@@ -30,10 +30,12 @@ from ..ir.expr import Var, as_int, evaluate
 from ..ir.nodes import Tensor
 from ..ops.program import OpCall, Program
 from ..ops.registry import get_op
+from ..target import Target
 from .dataset import TraceSet
-from .pack_calls import GroupedCall, cpu_tiling, group_call, with_panels
+from .pack_calls import GroupedCall, group_call, tiling_of, with_panels
 from .pack_reference import run_operator
 from .pack_task import task_solution
+from .pack_task_cuda import cuda_task_solution
 from .schema_definition import AxisConst, AxisVar, Definition, DefinitionExtension, DType, TensorSpec
 from .schema_init import NormalInit
 from .schema_solution import Solution
@@ -63,19 +65,19 @@ class Exported:
 
 
 def export_program(
-    program: Program, steps: Sequence[ExportStep], tags: Sequence[str] = (), *, tasks: bool = False
+    program: Program, steps: Sequence[ExportStep], tags: Sequence[str] = (), *, tasks: Target | None = None
 ) -> list[Exported]:
     """The distinct calls of a program, in order; each step gives a workload to the calls that it can feed.
 
-    With `tasks`, operators with CPU code bring it as a solution; where it reads packed weights, that is for a definition of
-    its own whose weights come packed.
+    With `tasks`, operators with code for that target bring it as a solution; where it reads packed weights, that is for a
+    definition of its own whose weights come packed.
     """
     found: dict[str, Exported] = {}
     producers = {call.operands[o.name]: call for call in program.calls for o in get_op(call.op).operands
                  if o.mode == "write" and o.name in call.operands}  # fmt: skip
     for call in program.calls:
         plain = group_call(program, call)
-        tiling = cpu_tiling(plain) if tasks else None
+        tiling = tiling_of(plain, tasks) if tasks else None
         packed = with_panels(plain, tiling) if tiling and tiling.layouts else None
         for grouped in (plain, packed) if packed else (plain,):
             definition = _definition(grouped, tags)
@@ -85,8 +87,12 @@ def export_program(
             for step in steps:
                 if all(_known(t, step) for t in grouped.inputs.values()):
                     _add_workload(one, grouped, step, producers)
-            if tiling is not None and bool(tiling.layouts) == bool(grouped.panels):
-                one.solution = task_solution(grouped, definition, tiling)
+            if tasks is not None and tiling is not None and bool(tiling.layouts) == bool(grouped.panels):
+                one.solution = (
+                    task_solution(grouped, definition, tiling)
+                    if tasks.kind == "cpu"
+                    else cuda_task_solution(grouped, definition, tasks)
+                )
     return list(found.values())
 
 

@@ -37,8 +37,11 @@ def run_operator(
     """The updated operands (as new arrays), then the written ones, in the order of the declaration.
 
     `shared` names, for an operand that is the same tensor as another one, that other operand; `panels` the rows
-    and columns of weights that come in panels of 32 rows. Returns the array where there is one, else a tuple.
+    and columns of weights that come in panels. Returns the array where there is one, else a tuple. Tensors of torch are
+    brought to the host, and the results back to their device.
     """
+    if any(hasattr(a, "data_ptr") for a in operands.values()):
+        return _run_on_host(op, attrs, operands, shared, panels)
     shared = dict(shared or {})
     operands = {n: _from_panels(a, *panels[n]) if panels and n in panels else a for n, a in operands.items()}
     shapes = tuple((name, value.shape, from_numpy(value.dtype)) for name, value in operands.items())
@@ -60,8 +63,34 @@ def run_operator(
     return results[0] if len(results) == 1 else tuple(results)
 
 
+def _run_on_host(op: str, attrs: Any, operands: Mapping[str, Any], shared: Any, panels: Any) -> Any:
+    from .worker.arrays import numpy_dtype, to_torch
+
+    host = {}
+    for name, tensor in operands.items():
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(_torch_bytes()).numpy()
+        host[name] = flat.view(numpy_dtype(dtype)).reshape(tuple(tensor.shape))
+    device = next(iter(operands.values())).device
+    made = run_operator(op, attrs, host, shared, panels)
+    results = made if isinstance(made, tuple) else (made,)
+    found = tuple(to_torch(np.ascontiguousarray(a), from_numpy(a.dtype)).to(device) for a in results)
+    return found if isinstance(made, tuple) else found[0]
+
+
+def _torch_bytes() -> Any:
+    import torch
+
+    return torch.uint8
+
+
 def _from_panels(packed: Array, n: int, k: int) -> Array:
     # [panels, k / step, 32, step] back to [n, k]; float32 has step 1 and no last axis
+    if packed.shape[2] == 8:  # a GPU's: pieces of 8 elements stand where (row / 2) % 4 sends them
+        pieces = packed.reshape(n // 8, k // 32, 8, 4, 8)
+        order = np.arange(4)[None, :] ^ (np.arange(8)[:, None] >> 1 & 3)
+        plain = np.take_along_axis(pieces, order[None, None, :, :, None], axis=3)
+        return np.ascontiguousarray(plain.transpose(0, 2, 1, 3, 4).reshape(n, k))
     blocks = packed.reshape(packed.shape[0], packed.shape[1], packed.shape[2], -1)
     return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3).reshape(n, k))
 

@@ -38,7 +38,13 @@ def add_commands(commands: Any) -> None:
         "--context", type=int, default=512, metavar="N", help="tokens before a decode step (%(default)s)"
     )
     parser.add_argument("--prefill", action="append", type=int, metavar="N", help="tokens of a prompt (128)")
-    parser.add_argument("--tasks", action="store_true", help="add the operators' own CPU tasks as solutions")
+    parser.add_argument(
+        "--tasks",
+        nargs="?",
+        const="cpu",
+        choices=("cpu", "cuda"),
+        help="add the operators' own tasks as solutions: those of the CPU, or of a GPU, which need --dtype bfloat16 (cpu)",
+    )
     parser.add_argument("--list", action="store_true", help="only name what would be written")
     add_json(parser)
 
@@ -52,6 +58,8 @@ def run_export(args: argparse.Namespace) -> int:
     for name in args.op or ():
         if name not in list_ops():
             raise UsageError(f"unknown operator {name!r}; known are {', '.join(list_ops())}")
+    if args.tasks == "cuda" and args.dtype != "bfloat16":
+        raise UsageError("--tasks cuda needs --dtype bfloat16, which is what the GPU's tasks compute in")
     exported = []
     for model in args.model or ["eventide-tiny"]:
         exported += list(_of_model(model, args))
@@ -81,6 +89,7 @@ def _of_model(model: str, args: argparse.Namespace) -> Iterator[Exported]:
     from ..models.hub import resolve
     from ..models.registry import load_config
     from ..passes.fuse import fuse
+    from ..target import cpu, h200
 
     config = load_config(resolve(model, weights=False))
     batches, prompts = args.batch or [1, 8], args.prefill or [128]
@@ -92,6 +101,7 @@ def _of_model(model: str, args: argparse.Namespace) -> Iterator[Exported]:
     limits = Limits(
         max_tokens=max(*prompts, *batches), max_rows=most, max_seqs=most, max_seq_len=-(-longest // 64) * 64
     )
+    target = {"cpu": cpu(1), "cuda": h200()}.get(args.tasks)
     for decode in (True, False):
         program = build_decoder(config, limits, args.dtype, decode=decode)
         steps = []
@@ -103,4 +113,4 @@ def _of_model(model: str, args: argparse.Namespace) -> Iterator[Exported]:
             step = make_step(limits, [Chunk(0, 0, length)], _TILE_QUERIES)
             steps.append(ExportStep(f"prompt of {length}", step.symbols, step.inputs))
         for version in (program, fuse(program)):
-            yield from export_program(version, steps, tags=[f"model:{Path(model).name}"], tasks=args.tasks)
+            yield from export_program(version, steps, tags=[f"model:{Path(model).name}"], tasks=target)
