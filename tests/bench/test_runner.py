@@ -413,3 +413,30 @@ def test_the_example_data_set_runs(tmp_path: Path) -> None:
     assert not report.skipped
     failed = {t.solution for t in report.traces if not t.passed}
     assert len(report.traces) == 9 and failed == {"top_p_sampling_argmax"}
+
+
+def test_orders_that_call_nothing_leave_returned_values_alone(tmp_path: Path) -> None:
+    # a batch of empty orders once left None where two results were expected
+    from eventide.bench.worker.arrays import Arena, TensorInfo, lay_out
+    from eventide.bench.worker.host import HostSide
+    from eventide.bench.worker.load import Loaded
+
+    inputs, size = lay_out([TensorInfo("x", "float32", (4,))], 2)
+    outputs, out_size = lay_out([TensorInfo("y", "float32", (4,)), TensorInfo("z", "float32", (4,))], 2)
+    arenas = (Arena.create("in", size), Arena.create("out", out_size))
+    side = HostSide(
+        Loaded(lambda x: (x + 1, x + 2), "objects"),
+        "numpy",
+        inputs,
+        outputs,
+        arenas,
+        slots=2,
+        destination_passing=False,
+    )
+    empty = {"slots": [0, 1], "repeat": 3, "null": True}
+    side.go(empty)  # before anything was called
+    side.go({"slots": [0, 1], "repeat": 2})
+    for order in (empty, {**empty, "slots": [0], "repeat": 1}, empty):
+        side.go(order)
+        side.inspect({"slot": 0})
+        assert (arenas[1].view(outputs[0], 1) == 1).all() and (arenas[1].view(outputs[1], 0) == 2).all()

@@ -73,7 +73,7 @@ ACCEPT: list[tuple[type[BaseModel], dict[str, Any], str, Any]] = [
     (Workload, WORKLOAD, "inputs.x", {"type": "random", "value": 3}),
     *[
         (Workload, WORKLOAD, "inputs.x", {"type": "safetensors", "path": p, "tensor_key": "k"})
-        for p in ("./blob/workloads/op/d/d_u.safetensors", "blob/a..b", "f")
+        for p in ("./blob/workloads/op/d/d_u.safetensors", "blob/a..b", "f", "a:b", "u::v.safetensors")
     ],
     # solution
     *[(Solution, SOLUTION, "spec.language", v) for v in ("python", "triton", "cpp", "cuda", "tilelang")],

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 import eventide.bench as ours
 
-from .records import DEFINITION, EVALUATION, SOLUTION, TRACE, WORKLOAD, as_json, mutations
+from .records import DEFINITION, EVALUATION, SOLUTION, TRACE, WORKLOAD, as_json, changed, mutations
 
 original = pytest.importorskip("flashinfer_bench.data", reason="flashinfer-bench is not installed")
 
@@ -64,6 +64,39 @@ def test_same_verdicts(kind: str) -> None:
         both += accepted_there == accepted_here
         refused += not accepted_here
     assert both > 100 and refused > 50
+
+
+# strings that are nearly a number, a path, an entry point, an expression or Python; values at the edges of a type
+EDGES: list[Any] = [
+    " ", "\n", "\u200b", "\x00", "0", "-1", "1.5", "1e3", "1_000", "0777", "true", "NaN", "nan", "-Infinity", "inf",
+    "../x", "/x", "a/../b", "./a", "a/", "a//b", "..", "...", "C:\\x", "a\\b", "a::b", "main.py::run::x", "main.py:::run",
+    "main.py::run ", " main.py::run", "main.py::", "::run", "run=1", "class run: pass", "if 1:\n def run(): pass",
+    "\tdef run(): pass", "def run():\n\tpass\n        pass", "def run(): return await x", "def run(a,a): pass",
+    "return 1\ndef run(): pass", "print 1\ndef run(): pass", "def run(): pass;", "x := 1", "(x := 1)", "rows >", "*a",
+    "yield x", "[x for x in y]", "f'{x}'", "\nrows", "rows # c", "(rows\n>0)", "x = 1", "1_0 < rows", "$x", "x.y[0:1]",
+    1, -0.0, 8.0, -1.5, 1e308, 2**31, 2**64, 10**40, False, [[]], [""], ["rows"], ["rows", "hidden"], ["Rows"], [True],
+    {"type": "const", "value": 3}, {"type": "const"}, {"type": "var", "value": 3}, {"value": 3}, {"type": "scalar", "value": 1},
+    STORED, {"shape": [], "dtype": "int8"}, {"dtype": "int8"}, {"hardware": "x"}, {"hardware": ""}, "passed", "TIMEOUT",
+    "INCORRECT_NUMERICAL", "PYTHON", "hip", "tvm_ffi", "float64", "uint8", "FLOAT32", "CONST",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_nothing_at_the_edges_is_accepted_that_the_original_refuses(kind: str) -> None:
+    theirs, mine = getattr(original, kind), getattr(ours, kind)
+    fields = {what.partition(" = ")[0] for what, _ in mutations(KINDS[kind]) if " = " in what}
+    stricter: set[str] = set()
+    for field in sorted(fields):
+        for value in EDGES:
+            text = as_json(changed(KINDS[kind], field, value))
+            accepted_there, accepted_here = _read(theirs, text) is not None, _read(mine, text) is not None
+            assert accepted_there or not accepted_here, f"{field} = {value!r}: accepted here, refused by the original"
+            if accepted_there and not accepted_here:
+                stricter.add(field.split(".")[-1])
+    # numbers from text, booleans and fractions; records without their type; a function without a name; paths that lead out
+    numbers = {"value", "rows", "max_relative_error", "max_absolute_error", "latency_ms", "reference_latency_ms"}
+    assert stricter <= numbers | {"speedup_factor", "hidden", "x", "alpha", "f", "entry_point", "path"}
+    assert len(fields) * len(EDGES) > 500
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

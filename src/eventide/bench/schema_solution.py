@@ -43,7 +43,7 @@ class SupportedBindings(StrEnum):
 def check_relative_path(path: str) -> str:
     """Raise ValueError unless `path` names a file below its root: relative, without `..`, not a folder."""
     posix, windows = PurePosixPath(path), PureWindowsPath(path)
-    if posix.is_absolute() or windows.drive or windows.root:
+    if posix.is_absolute() or windows.root:
         raise ValueError(f"the path must be relative, got {path!r}")
     if ".." in posix.parts or ".." in windows.parts:
         raise ValueError(f"the path must not hold '..', got {path!r}")
