@@ -14,7 +14,7 @@ from ...errors import DeviceError, EventideError, MissingDependencyError, OutOfM
 CAPABILITY = (9, 0)
 Array = np.ndarray[Any, np.dtype[Any]]
 # after one of these nothing of the context can be used again
-_LOST = ("ILLEGAL", "LAUNCH_FAILED", "LAUNCH_TIMEOUT", "MISALIGNED", "INVALID_PC", "ASSERT", "HARDWARE", "ECC", "IS_DESTROYED")
+_LOST = ("ILLEGAL", "ADDRESS_SPACE", "LAUNCH_FAILED", "LAUNCH_TIMEOUT", "MISALIGNED", "INVALID_PC", "ASSERT", "HARDWARE", "ECC", "IS_DESTROYED")
 
 
 def _driver() -> Any:
