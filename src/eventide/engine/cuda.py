@@ -105,8 +105,9 @@ def open_cuda(loaded: Loaded, schedule: str, progress: Progress | None) -> CudaR
             pass  # head sizes that the split attention doesn't take; the mixed kernel does
     runner = CudaRunner(mixed, decode, loaded.limits)
     try:
-        for name, array in loaded.weights(progress):
-            mixed.bind_weights(name, array)
+        for piece in loaded.pieces(progress):
+            mixed.bind_rows(piece.name, piece.array, piece.first, piece.step, last=piece.last)
+        mixed.memory.end_loading()
     except BaseException:
         with suppress(EventideError):
             runner.close()

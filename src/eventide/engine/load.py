@@ -24,7 +24,7 @@ from ..models.memory import available_bytes
 from ..models.registry import family_of, load_config
 from ..models.rope import rope_table
 from ..models.tokenizer import Tokenizer
-from ..models.weights import WeightSource, WeightSpec, iter_weights, total_bytes
+from ..models.weights import Piece, WeightSource, WeightSpec, iter_pieces, iter_weights, total_bytes
 from ..ops.program import Program
 from .limits import choose_limits
 
@@ -60,6 +60,17 @@ class Loaded:
         for name, array in iter_weights(self.specs, self.source, self.dtype):
             yield name, array
             done += array.nbytes
+            if progress:
+                progress("loading weights", done / total)
+
+    def pieces(self, progress: Progress | None = None) -> Iterator[Piece]:
+        """The same weights in pieces as they are stored, see `iter_pieces`."""
+        table = rope_table(self.config, self.limits.max_seq_len)
+        yield Piece("rope", table.shape, table)
+        total, done = total_bytes(self.specs, self.dtype), 0
+        for piece in iter_pieces(self.specs, self.source, self.dtype):
+            yield piece
+            done += piece.array.nbytes
             if progress:
                 progress("loading weights", done / total)
 

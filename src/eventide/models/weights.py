@@ -26,7 +26,9 @@ from eventide import dtypes
 from eventide.errors import TensorError
 from eventide.models.config import ModelConfig
 
-__all__ = ["Kind", "Source", "WeightSource", "WeightSpec", "decoder_weights", "iter_weights", "total_bytes"]
+__all__ = [
+    "Kind", "Piece", "Source", "WeightSource", "WeightSpec", "decoder_weights", "iter_pieces", "iter_weights", "total_bytes",
+]  # fmt: skip
 
 
 Kind = Literal["matrix", "norm", "bias"]
@@ -102,6 +104,36 @@ def iter_weights(
             row += part.shape[0]
         yield spec.name, out
         del out
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of one weight: row i of `array` is row `first + i * step` of the weight, whose shape is `shape`."""
+
+    name: str
+    shape: tuple[int, ...]
+    array: npt.NDArray[Any]
+    first: int = 0
+    step: int = 1
+    last: bool = True  # of its weight
+
+
+def iter_pieces(specs: Sequence[WeightSpec], source: WeightSource, dtype: str) -> Iterator[Piece]:
+    """The same weights as `iter_weights`, but as they are stored: one piece for each source of a spec, without a copy, where
+    the store has `dtype`. For who can put rows where they belong."""
+    wanted = dtypes.to_numpy(dtype)
+    for spec in specs:
+        views = [source.view(part) for part in spec.sources]
+        stored = [v for v in views if v is not None and v.dtype == wanted and v.flags.aligned]
+        if len(stored) < len(spec.sources):
+            for name, array in iter_weights([spec], source, dtype):
+                yield Piece(name, spec.shape, array)
+            continue
+        row = 0
+        for i, view in enumerate(stored):
+            first, step = (i, len(stored)) if spec.interleave else (row, 1)
+            yield Piece(spec.name, spec.shape, view, first, step, i == len(stored) - 1)
+            row += len(view)
 
 
 def total_bytes(specs: Sequence[WeightSpec], dtype: str) -> int:

@@ -76,7 +76,7 @@ def test_a_model_that_the_gpu_does_not_take_runs_on_the_cpu(tmp_path: Path) -> N
     with pytest.warns(RuntimeWarning, match="can't run on the GPU: attention needs a head size"):
         llm = eventide.LLM(odd, num_threads=1, max_seq_len=64)
     assert llm.device == "cpu"
-    with pytest.raises(DeviceError, match="can't run on the GPU: attention needs a head size of 8, .*; use device='cpu'"):
+    with pytest.raises(DeviceError, match=r"can't run on the GPU: attention needs a head size of 8, .*; use device='cpu'"):
         eventide.LLM(odd, device="cuda", max_seq_len=64)
 
 

@@ -14,7 +14,10 @@ from ...errors import DeviceError, EventideError, MissingDependencyError, OutOfM
 CAPABILITY = (9, 0)
 Array = np.ndarray[Any, np.dtype[Any]]
 # after one of these nothing of the context can be used again
-_LOST = ("ILLEGAL", "ADDRESS_SPACE", "LAUNCH_FAILED", "LAUNCH_TIMEOUT", "MISALIGNED", "INVALID_PC", "ASSERT", "HARDWARE", "ECC", "IS_DESTROYED")
+_LOST = (
+    "ILLEGAL", "ADDRESS_SPACE", "LAUNCH_FAILED", "LAUNCH_TIMEOUT", "MISALIGNED", "INVALID_PC", "ASSERT", "HARDWARE", "ECC",
+    "IS_DESTROYED",
+)  # fmt: skip
 
 
 def _driver() -> Any:
@@ -143,6 +146,10 @@ class Device:
 
     def record(self, event: Any) -> None:
         self.call(self.cu.cuEventRecord, event, self.stream, doing="recording an event")
+
+    def wait(self, event: Any) -> None:
+        """Until an event has passed, if it was ever recorded."""
+        self.call(self.cu.cuEventSynchronize, event, doing="waiting for a copy")
 
     def milliseconds(self, begin: Any, end: Any) -> float:
         """Between two events that have passed."""

@@ -5,13 +5,15 @@
     mixed = CudaKernel(plan_b, memory=memory)       finds the same names, checks that they agree, adds what is new
     memory.bind_weights("lm_head", array)           once for both
 
-Two plans agree on a tensor when role, dtype, shape and layout are the same. Weights come in pieces through a staging
-buffer and are repacked on the GPU: PANEL8 is described in device/cuda/runtime.cuh.
+Two plans agree on a tensor when role, dtype, shape and layout are the same. Weights come in pieces through staging
+buffers and are repacked on the GPU: PANEL8 is described in device/cuda/runtime.cuh.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +59,7 @@ class CudaMemory:
         self.device = device
         self.bound: set[str] = set()
         self._held: dict[str, _Held] = {}
-        self._pack: Any = None
+        self._staging: _Staging | None = None
 
     def missing_bytes(self, plan: Plan) -> int:
         """Bytes that `reserve` would still allocate for this plan."""
@@ -85,34 +87,44 @@ class CudaMemory:
 
     def bind_weights(self, t: Tensor, array: Array) -> None:
         """Copies a weight [n, k] (or any shape, if plain) to the GPU in the layout that its plan asks for."""
-        d, held = self.device, self._held[t.name]
-        shape = held.agrees[2]
+        shape = self._held[t.name].agrees[2]
         if array.shape != shape or array.dtype != to_numpy(t.dtype):
             raise TensorError(f"weight '{t.name}': expected {t.dtype} {list(shape)}, got {array.dtype} {list(array.shape)}")
-        if t.layout == "plain":
-            d.upload(held.address, array)
-            d.synchronize()
-        else:
-            self._bind_panels(held.address, array)
-        self.bound.add(t.name)
+        self.bind_rows(t, array, 0, 1, last=True)
+        self.device.synchronize()
 
-    def _bind_panels(self, address: int, array: Array) -> None:
+    def bind_rows(self, t: Tensor, array: Array, first: int, step: int, *, last: bool) -> None:
+        """Copies rows `first`, `first + step`, ... of a weight; `last` says that it is complete with them. The array has been
+        read when this returns; the GPU may still be at work."""
+        d, held = self.device, self._held[t.name]
+        shape = held.agrees[2]
+        if array.dtype != to_numpy(t.dtype) or array.shape[1:] != shape[1:] or first + (len(array) - 1) * step >= shape[0]:
+            raise TensorError(
+                f"weight '{t.name}': expected rows of {t.dtype} {list(shape)}, got {array.dtype} {list(array.shape)} from row "
+                f"{first} on"
+            )
+        if t.layout == "plain":
+            if step != 1:
+                raise TensorError(f"weight '{t.name}' is plain: its rows must follow one another, got every {step}th")
+            d.upload(held.address + first * array.nbytes // max(len(array), 1), array)
+        else:
+            if first == 0 and shape[0] % 8:
+                d.fill(held.address, 0, held.nbytes)  # the rows that fill the last panel
+            self._bind_panels(held.address, array, first, step)
+        if last:
+            self.bound.add(t.name)
+
+    def _bind_panels(self, address: int, array: Array, first: int, step: int) -> None:
+        """Through page-locked memory, which several threads fill while the copy engine and the GPU are at the last part."""
         d = self.device
-        if self._pack is None:
-            binary = compile_source((DEVICE / "pack.cuh").read_text())
-            self._pack = d.function(binary.cubin, "pack_panel8")
+        staging = self._staging = self._staging or _Staging(d)
         n, k = array.shape
-        rows = min(n, max(8, UPLOAD_BYTES // (k * 2) // 8 * 8))
-        staging = d.allocate(rows * k * 2, "a staging buffer")
-        try:
-            for r in range(0, n, rows):
-                have = min(rows, n - r)
-                d.upload(staging, array[r : r + have])
-                values = (ctypes.c_int32(v) for v in (r, -(-have // 8) * 8, have, k, pad_k(k)))
-                d.launch(self._pack, 528, 256, 0, ctypes.c_uint64(staging), ctypes.c_uint64(address), *values)
-                d.synchronize()
-        finally:
-            d.free(staging)
+        rows = max(1, UPLOAD_BYTES // (k * 2))
+        for r in range(0, n, rows):
+            part = array[r : r + rows]
+            values = (ctypes.c_int32(v) for v in (first + r * step, step, len(part), k, pad_k(k)))
+            d.launch(staging.pack, 528, 256, 0, ctypes.c_uint64(staging.send(part)), ctypes.c_uint64(address), *values)
+            staging.used()
 
     def write(self, name: str, array: Array) -> None:
         """A state's contents from an array of the same number of bytes."""
@@ -121,11 +133,57 @@ class CudaMemory:
     def read(self, name: str, out: Array) -> None:
         self.device.download(self._held[name].address, out)
 
+    def end_loading(self) -> None:
+        """Frees the staging buffers; binding more weights makes new ones."""
+        if self._staging is not None:
+            self._staging.close()
+            self._staging = None
+
     def close(self) -> None:
+        self.end_loading()
         for held in self._held.values():
             self.device.free(held.address)
         self._held.clear()
         self.bound.clear()
+
+
+class _Staging:
+    """Two buffers on either side, used in turn."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = d = device
+        self._module, self.pack = d.load(compile_source((DEVICE / "pack.cuh").read_text()).cubin, "pack_panel8")
+        self._host = [d.host_memory(UPLOAD_BYTES) for _ in range(2)]
+        self._gpu = [d.allocate(UPLOAD_BYTES, "a staging buffer") for _ in range(2)]
+        self._free = [d.event() for _ in range(2)]
+        self._threads = ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0))), "eventide-upload")
+        self._turn = 0
+
+    def send(self, array: Array) -> int:
+        """The address that the rows are copied to, by the time that the stream comes to it."""
+        d, side = self._device, self._turn % 2
+        d.wait(self._free[side])
+        size = array.nbytes
+        target = self._host[side][:size].view(array.dtype).reshape(array.shape)
+        step = -(-len(array) // self._threads._max_workers)
+        # NumPy copies without the interpreter's lock; the pages of a mapped file are read meanwhile
+        list(self._threads.map(lambda r: np.copyto(target[r : r + step], array[r : r + step]), range(0, len(array), step)))
+        d.upload(self._gpu[side], target)
+        return self._gpu[side]
+
+    def used(self) -> None:
+        """After the work that reads what `send` sent."""
+        self._device.record(self._free[self._turn % 2])
+        self._turn += 1
+
+    def close(self) -> None:
+        d = self._device
+        d.synchronize()
+        self._threads.shutdown()
+        for array, address in zip(self._host, self._gpu):
+            d.free_host_memory(array)
+            d.free(address)
+        d.unload(self._module)
 
 
 def _told(identity: tuple[str, str, tuple[int, ...], str]) -> str:
