@@ -350,20 +350,26 @@ def test_landlock_is_enough_where_namespaces_are_refused(tmp_path: Path) -> None
     assert timing is not None and timing.method["sandbox"] == "landlock"
 
 
+@pytest.mark.slow
 def test_repeated_runs_agree_within_their_intervals(tmp_path: Path) -> None:
-    # the full measurement, 100 pairs, is benchmarks/bench_gpu/agreement.py
-    from itertools import combinations
+    # longer runs of a kernel that takes longer, with all samples: benchmarks/bench_gpu/agreement.py
+    from itertools import pairwise
 
     from eventide.bench.timing import estimate
 
-    runs = []
-    for _ in range(5):
-        result = measure(solution(HONEST), tmp_path, trials=3, iterations=12)
-        assert str(result.status) == "PASSED" and result.eventide is not None, result.log
-        assert result.eventide.timing is not None and result.eventide.timing.samples_ms is not None
-        runs.append(estimate(result.eventide.timing.samples_ms))
-    pairs = list(combinations(runs, 2))
-    assert sum(a.overlaps(b) for a, b in pairs) >= 0.8 * len(pairs)
+    copies = [solution(HONEST, name=f"run-{number}") for number in range(101)]
+    settings = {**QUICK, "trials": 2, "iterations": 8, "correctness_rounds": 1}
+    data = TraceSet([SCALE], [workload(SCALE, n=SIZE)], copies)
+    report = run_benchmark(data, devices=["cpu"], command_line=settings, cache=tmp_path)
+    found = []
+    for trace in report.traces:
+        assert trace.evaluation is not None and trace.evaluation.eventide is not None
+        timing = trace.evaluation.eventide.timing
+        if trace.passed and timing is not None and timing.samples_ms is not None:
+            found.append(estimate(timing.samples_ms))
+    # a machine that is busy voids a run now and then; that is no disagreement
+    pairs = [a.overlaps(b) for a, b in pairwise(found)]
+    assert len(found) >= 95 and sum(pairs) >= 0.95 * len(pairs), f"{sum(pairs)} of {len(pairs)} pairs agree"
 
 
 def test_several_devices_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
