@@ -5,30 +5,44 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import eventide
 from eventide import SamplingParams
+from eventide.backends.cuda.driver import Device
 from eventide.cli import main
 from eventide.engine import cuda
 from eventide.engine.cuda import CudaRunner, split_step
+from eventide.engine.measure import measured_steps, read_bandwidth
 from eventide.engine.steps import Chunk, make_step
 from eventide.errors import DeviceError, UsageError
 from eventide.models import hub
 from eventide.models.decoder import Limits
+from eventide.profile.explain import explain
+from eventide.profile.traffic import traffic
 from tests.backends.cuda.gpu import need_gpu
 from tests.checkpoints import Shape, load_reference, make_checkpoint
 
 SHAPE = Shape(
-    hidden_size=128, intermediate_size=256, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=64, vocab_size=512, dtype="bfloat16"
+    hidden_size=128,
+    intermediate_size=256,
+    num_layers=3,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=64,
+    vocab_size=512,
+    dtype="bfloat16",
 )
 
 
 def test_a_step_is_split_without_losing_rows() -> None:
     limits = Limits(max_tokens=64, max_rows=8, max_seqs=4, max_seq_len=64, page_size=16)
-    step = make_step(limits, [Chunk(0, 3, 20), Chunk(1, 0, 5, rows="none", sample=False), Chunk(2, 7, 1), Chunk(3, 0, 2)], 1)
+    step = make_step(
+        limits, [Chunk(0, 3, 20), Chunk(1, 0, 5, rows="none", sample=False), Chunk(2, 7, 1), Chunk(3, 0, 2)], 1
+    )
     parts = split_step(step, 8)
     assert [p.symbols["num_tokens"] for p in parts] == [8, 8, 8, 4]
     for name in ("seq", "pos", "slot", "row_seq", "row_pos", "seed"):
@@ -42,7 +56,9 @@ def test_a_step_is_split_without_losing_rows() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_other_dtypes_are_refused(dtype: str) -> None:
     if dtype == "float32":
-        with pytest.raises(UsageError, match="the GPU computes in bfloat16 only, got dtype='float32'; use dtype='bfloat16' or"):
+        with pytest.raises(
+            UsageError, match="the GPU computes in bfloat16 only, got dtype='float32'; use dtype='bfloat16' or"
+        ):
             eventide.LLM("eventide-tiny", device="cuda", dtype=dtype)
     else:
         with pytest.raises(UsageError):
@@ -76,7 +92,9 @@ def test_a_model_that_the_gpu_does_not_take_runs_on_the_cpu(tmp_path: Path) -> N
     with pytest.warns(RuntimeWarning, match="can't run on the GPU: attention needs a head size"):
         llm = eventide.LLM(odd, num_threads=1, max_seq_len=64)
     assert llm.device == "cpu"
-    with pytest.raises(DeviceError, match=r"can't run on the GPU: attention needs a head size of 8, .*; use device='cpu'"):
+    with pytest.raises(
+        DeviceError, match=r"can't run on the GPU: attention needs a head size of 8, .*; use device='cpu'"
+    ):
         eventide.LLM(odd, device="cuda", max_seq_len=64)
 
 
@@ -126,7 +144,9 @@ def test_stream_batch_stop_and_seeds(llm: eventide.LLM) -> None:
     pieces = list(llm.stream(PROMPT, sampled))
     assert [t for p in pieces for t in p.token_ids] == whole.token_ids and len(pieces) > 1
     assert "".join(p.text for p in pieces) == whole.text
-    batch = llm.generate([PROMPT, PROMPT[:7], PROMPT[:20]], SamplingParams(max_new_tokens=12, temperature=0, ignore_eos=True))
+    batch = llm.generate(
+        [PROMPT, PROMPT[:7], PROMPT[:20]], SamplingParams(max_new_tokens=12, temperature=0, ignore_eos=True)
+    )
     assert [len(c.token_ids) for c in batch] == [12, 12, 12]
     logits = llm.logits([*PROMPT[:7], *batch[1].token_ids])[6:-1]
     for row, token in zip(logits, batch[1].token_ids):
@@ -154,3 +174,84 @@ def test_chat_and_the_bundled_model(llm: eventide.LLM) -> None:
         a = tiny.logits(ids)
         assert np.linalg.norm(a - b) / np.linalg.norm(b) < 0.03
         print(repr(text))
+
+
+@pytest.mark.gpu
+def test_a_generation_is_two_launches_and_streams_out_of_them(
+    llm: eventide.LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for the prompt, one for all that follows."""
+    runner = llm._runner
+    assert isinstance(runner, CudaRunner)
+    launched: list[int] = []
+    launch = Device.launch
+
+    def counted(device: Device, *args: Any, **options: Any) -> None:
+        launched.append(options.get("cooperative", False))
+        launch(device, *args, **options)
+
+    monkeypatch.setattr(Device, "launch", counted)
+    params = SamplingParams(max_new_tokens=200, temperature=0, ignore_eos=True)
+    pieces = list(llm.stream(PROMPT, params))
+    assert launched == [True, True] and sum(len(p.token_ids) for p in pieces) == 200 and len(pieces) > 1
+    launched.clear()
+    assert llm.generate(PROMPT, params).token_ids == [t for p in pieces for t in p.token_ids] and launched == [
+        True,
+        True,
+    ]
+    # whoever has read enough ends the launch
+    stream = llm.stream(PROMPT, replace(params, max_new_tokens=200))
+    first = [next(stream), next(stream)]
+    stream.close()
+    assert [t for p in first for t in p.token_ids] == [t for p in pieces for t in p.token_ids][
+        : sum(len(p.token_ids) for p in first)
+    ]
+    assert llm.generate(PROMPT, params).token_ids == [t for p in pieces for t in p.token_ids]
+
+
+@pytest.mark.gpu
+def test_streams_that_take_turns(llm: eventide.LLM) -> None:
+    """The second ends the first one's launch; both go on where they were."""
+    params = [SamplingParams(max_new_tokens=150, temperature=0.8, seed=s, ignore_eos=True) for s in (1, 2)]
+    prompts = [PROMPT, PROMPT[:9]]
+    want = [llm.generate(p, s).token_ids for p, s in zip(prompts, params)]
+    streams = [llm.stream(p, s) for p, s in zip(prompts, params)]
+    got: list[list[int]] = [[], []]
+    for turn in range(400):
+        piece = next(streams[turn % 2], None)
+        got[turn % 2] += piece.token_ids if piece else []
+        if turn == 5:
+            llm.logits(PROMPT[:5])
+    assert got == want
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("prefill", [False, True])
+def test_profile_and_explain(llm: eventide.LLM, prefill: bool) -> None:
+    plan, steps, found = measured_steps(llm, 1, 20, prefill, 4)
+    assert len(found) == 4 and len(steps) == (3 if prefill else 1)
+    tasks = [traffic(plan, step.symbols, step.inputs) for step in steps]
+    for timeline in found:
+        assert timeline.num_workers <= 132 and {s.step for s in timeline.spans} == set(range(len(steps)))
+        for grid, share in timeline.by_grid().items():
+            assert share.num_tasks == sum(part[grid].num_tasks for part in tasks)
+        for s in timeline.spans:
+            assert s.wait_ns <= s.start_ns <= s.end_ns <= s.published_ns or s.published_ns == 0
+            assert 0 <= s.memory_ns <= s.end_ns - s.start_ns + 50 and (s.weights_ns == 0 or s.weights_ns <= s.end_ns)
+        linear = [s for s in timeline.spans if s.op == "linear"]
+        assert linear and all(s.weights_ns for s in linear)
+    report = explain(plan, steps, found, bandwidth=read_bandwidth(llm))
+    assert 1e12 < report.bandwidth < 6e12 and report.elapsed_ms is not None
+    # a worker's time is its waits and its work, and what lies between
+    busy = sum((row.work_ms or 0) + (row.wait_ms or 0) for row in report.rows)
+    assert 0.3 * report.elapsed_ms < busy <= 1.05 * report.elapsed_ms
+
+
+@pytest.mark.gpu
+def test_per_op_through_the_engine(llm: eventide.LLM, checkpoint: Path) -> None:
+    params = SamplingParams(max_new_tokens=60, temperature=0.7, seed=5, ignore_eos=True)
+    with eventide.LLM(checkpoint, device="cuda", schedule="per_op") as other:
+        assert other.generate(PROMPT, params).token_ids == llm.generate(PROMPT, params).token_ids
+        assert np.array_equal(other.logits(PROMPT), llm.logits(PROMPT))
+        with pytest.raises(UsageError, match="profile it with NVIDIA's tools"):
+            measured_steps(other, 1, 20, False, 2)
