@@ -7,11 +7,13 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run, start
+from tests.checkpoints import Shape, make_checkpoint
+from tests.cli.conftest import PROGRAM, Run, start
 
 GREEDY = ("-n", "6", "-t", "0", "--ignore-eos", "--device", "interp")
 
@@ -67,6 +69,39 @@ def test_errors(run: Run, small: Path, arguments: tuple[str, ...], code: int, me
     found = run("generate", *(argument.format(small) for argument in arguments))
     assert found.code == code and message in found.err and found.out == ""
     assert "Traceback" not in found.err and len(found.err.strip().splitlines()) == 1
+
+
+def test_prompts_that_are_no_text(small: Path) -> None:
+    given = start("generate", small, b"\xff\xfe".decode(errors="surrogateescape"), *GREEDY)
+    piped = start("generate", small, *GREEDY, stdin=subprocess.PIPE)
+    for process, text in ((given, None), (piped, "caf\udce9")):
+        if text is not None:
+            assert process.stdin is not None
+            process.stdin.buffer.write(text.encode(errors="surrogateescape"))  # type: ignore[attr-defined]
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 2 and out == "" and err.startswith("error: "), err
+        assert "Traceback" not in err and len(err.strip().splitlines()) == 1
+
+
+def test_an_output_that_cannot_say_it(run: Run, tmp_path: Path) -> None:
+    """A terminal that knows ASCII alone gets question marks, and JSON escapes."""
+    shape = Shape(hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, num_kv_heads=1)
+    model = make_checkpoint(tmp_path / "\u00e9", shape, tokenizer=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONIOENCODING": "ascii"}
+    for extra in ((), ("--json",)):
+        found = subprocess.run(
+            [*PROGRAM, "models", str(model), *extra], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert found.returncode == 0 and found.stderr == ""
+        assert json.loads(found.stdout)["directory"] == str(model) if extra else "?" in found.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_output_that_is_full(small: Path) -> None:
+    with open("/dev/full", "w") as full:
+        process = start("generate", small, "One", *GREEDY, stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 5 and "No space left on device" in err and "Traceback" not in err
 
 
 def test_not_enough_memory(run: Run, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

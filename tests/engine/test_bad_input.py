@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import eventide
 from eventide import SamplingParams
@@ -32,6 +34,8 @@ from tests.tiny_tokenizers import make_tokenizer
         ([[]], "the prompt is empty"),
         ([[3, "a"]], r"a prompt is a string or a list of token ids, got \[3, 'a'\]"),
         ([None], "a prompt is a string or a list of token ids, got None"),
+        (7, "a prompt is a string or a list of token ids, got 7"),
+        ("a\udcff", r"the prompt isn't text: character 1 is '\\udcff', half of a character"),
         ([5, 320], "token id 320 is outside the vocabulary of 320 ids"),
         ([5, -1], "token id -1 is outside"),
         ([7] * 256, "the prompt has 256 tokens, and the context holds 256, one of them for the first new token; shorten"),
@@ -42,6 +46,33 @@ def test_prompts(llm: eventide.LLM, prompt: Any, message: str) -> None:
         llm.generate(prompt)
     with pytest.raises(PromptError, match=message):
         llm.stream(prompt)
+
+
+def test_arrays_of_token_ids(llm: eventide.LLM) -> None:
+    params = SamplingParams(max_new_tokens=2, temperature=0, ignore_eos=True)
+    expected = [found.token_ids for found in llm.generate([[5, 6, 7], [7, 6, 5]], params)]
+    found = llm.generate(np.array([[5, 6, 7], [7, 6, 5]]), params)  # type: ignore[call-overload]
+    assert [one.token_ids for one in found] == expected
+    assert llm.generate(np.array([5, 6, 7]), params).token_ids == expected[0]  # type: ignore[call-overload]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # NumPy, in the references
+@pytest.mark.parametrize("device", ["cpu", "interp"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(bare: Path, tmp_path: Path, device: str, value: float) -> None:
+    """Said, instead of tokens that mean nothing; the sampler's result is never used as an index."""
+    broken = shutil.copytree(bare, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"] = np.full_like(weights["model.norm.weight"], value)
+    save_file(weights, broken / "model.safetensors")
+    with eventide.LLM(broken, device=device, num_threads=2) as llm:
+        for params in (
+            SamplingParams(temperature=0), SamplingParams(temperature=1.0), SamplingParams(temperature=1.0, top_k=5),
+            SamplingParams(temperature=1.0, top_p=0.9), SamplingParams(temperature=0, logprobs=3),
+        ):  # fmt: skip
+            with pytest.raises(CheckpointError, match="logits are not numbers"):
+                llm.generate([[5, 6, 7], [8]], params)
+        assert not np.isfinite(llm.logits([5, 6, 7])).all()
 
 
 def test_a_longer_context_is_offered(checkpoint: Path) -> None:

@@ -69,6 +69,13 @@ def test_the_models_values_fill_the_gaps() -> None:
     assert SamplingParams(temperature=1.0).resolve(quiet).sampling.top_k == 0
 
 
+def test_temperatures_that_would_overflow_are_greedy() -> None:
+    """logit / 1e-40 is infinite in float32, for the best token and for others; the limit of cold is greedy."""
+    for temperature in (1e-320, 1e-40, 1e-9):
+        assert SamplingParams(temperature=temperature).resolve(GenerationConfig()).sampling.temperature == 0
+    assert SamplingParams(temperature=1e-3).resolve(GenerationConfig()).sampling.temperature == 1e-3
+
+
 def test_a_missing_seed_is_fresh() -> None:
     seeds = {SamplingParams().resolve(GenerationConfig()).sampling.seed for _ in range(20)}
     assert len(seeds) == 20

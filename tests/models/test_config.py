@@ -148,6 +148,8 @@ MALFORMED = {
     "heads and hidden": ({"architectures": ["LlamaForCausalLM"], "num_attention_heads": 6}, "without head_dim, hidden"),
     "odd head": ({"head_dim": 7}, "head_dim must be even for RoPE, got 7"),
     "epsilon": ({"rms_norm_eps": 0}, "rms_norm_eps must be a finite number above 0, got 0"),
+    "epsilon beyond floats": ({"rms_norm_eps": 10**400}, "rms_norm_eps must be a finite number above 0, got 10000"),
+    "layers": ({"num_hidden_layers": 10**7}, "num_hidden_layers must be an integer of at most 10000, got 10000000"),
     "theta": ({"rope_theta": float("inf")}, "rope_theta must be a finite number"),
     "flag": ({"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false"),
     "rope object": ({"rope_scaling": [1]}, "rope_scaling must be an object"),
@@ -186,7 +188,11 @@ def test_missing_file(tmp_path: Path) -> None:
         load_config(tmp_path)
 
 
-BROKEN = [('{"hidden_size": 6', "isn't valid JSON"), ("[1, 2]", "must hold a JSON object, got")]
+BROKEN = [
+    ('{"hidden_size": 6', "isn't valid JSON"),
+    ('{"hidden_size": ' + "9" * 5000 + "}", "isn't valid JSON"),
+    ("[1, 2]", "must hold a JSON object, got"),
+]
 
 
 @pytest.mark.parametrize(("text", "expected"), BROKEN)

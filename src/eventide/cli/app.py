@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..errors import EventideError
+from ..errors import EventideError, ResourceError, UsageError
 
 COMMANDS = ("generate", "chat", "compile", "explain", "profile", "models", "bench")
 
@@ -56,6 +57,9 @@ def build_parser() -> tuple[argparse.ArgumentParser, dict[str, ModuleType]]:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Parse and run; every deliberate error becomes one line on standard error and its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that can't show a character gets a question mark
+            stream.reconfigure(errors="replace")
     try:
         parser, modules = build_parser()
         args = parser.parse_args(argv)
@@ -69,8 +73,19 @@ def run(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # nobody reads any more; without this the interpreter would complain when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 141
+    except UnicodeDecodeError as error:
+        print(f"error: what was read isn't text in {error.encoding}: {error.reason} at byte {error.start}", file=sys.stderr)
+        return UsageError.exit_code
+    except OSError as error:  # a full disk, say
+        _drop_output()
+        print(f"error: {error}", file=sys.stderr)
+        return ResourceError.exit_code
     except SystemExit as leave:  # argparse: --help, --version, bad arguments
         return leave.code if isinstance(leave.code, int) else 0
+
+
+def _drop_output() -> None:
+    """Nobody reads it any more, or it has no room; without this the interpreter would complain when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -128,7 +128,8 @@ def console() -> Any:
 
 def print_json(data: Any) -> None:
     """Print one JSON document."""
-    print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+    unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    print(json.dumps(data, indent=2, ensure_ascii=not unicode, allow_nan=False))
 
 
 def note(text: str) -> None:

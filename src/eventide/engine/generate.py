@@ -22,9 +22,10 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
-from ..errors import OutOfMemoryError, UsageError
+from ..errors import CheckpointError, OutOfMemoryError, UsageError
 from ..models.streaming import Detokenizer, StopStrings
 from ..models.tokenizer import Tokenizer
+from ..ops.sample import NO_TOKEN
 from .outputs import FinishReason, Piece, TokenLogprob
 from .pages import Lease, PagePool
 from .runner import Outputs, Runner
@@ -79,6 +80,11 @@ class _Sequence:
     def take(self, outputs: Outputs, row: int) -> None:
         """Note the tokens that row `row` of some steps drew for this sequence; `outputs` are `[steps, rows, …]`."""
         tokens = outputs["next_token"][:, row].tolist()
+        if NO_TOKEN in tokens:
+            raise CheckpointError(
+                "the model's logits are not numbers (NaN or infinite), so no token can be drawn: its weights hold such values, "
+                "or overflow; fetch the checkpoint again, or try dtype='float32'"
+            )
         params = self.request.params
         self.num_new += len(tokens)
         self.fresh += tokens

@@ -211,6 +211,8 @@ class LLM:
 
     def _prompts(self, prompts: Any) -> tuple[list[list[int]], bool]:
         """(token ids of every prompt, whether there was just one)."""
+        if not isinstance(prompts, str) and not hasattr(prompts, "__len__"):
+            raise PromptError(f"a prompt is a string or a list of token ids, got {_short(prompts)}")
         single = isinstance(prompts, str) or (len(prompts) > 0 and _is_int(prompts[0]))
         limit = self.max_seq_len - 1
         batch = []
@@ -289,7 +291,12 @@ def _join(request: Request, pieces: list[Piece]) -> Completion:
 
 
 def _is_int(value: Any) -> bool:
-    return not isinstance(value, bool) and hasattr(value, "__index__")
+    # rows of a two-dimensional array have the method too, and fail
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
 
 
 def _short(value: Any) -> str:

@@ -23,6 +23,7 @@ from .steps import MAX_LOGPROBS, Sampling
 __all__ = ["DEFAULT_MAX_NEW_TOKENS", "Resolved", "SamplingParams"]
 
 DEFAULT_MAX_NEW_TOKENS = 256
+_GREEDY_BELOW = 1e-6  # so cold that only exact ties would be drawn from; colder still, float32 logits overflow
 _MAX_SEED = 2**63 - 1
 
 
@@ -31,7 +32,7 @@ class SamplingParams:
     """What a request asks for. Raises `SamplingError` for a value out of range.
 
     max_new_tokens: tokens to generate at most, at least 1.
-    temperature: 0 takes the most likely token; otherwise logits are divided by it before drawing.
+    temperature: 0 (or less than 1e-6) takes the most likely token; otherwise logits are divided by it before drawing.
     top_k: draw among the k most likely tokens (0: all). top_p: among the fewest whose probabilities reach p, in (0, 1].
     seed: equal seeds give equal draws, whatever else runs in the batch; None takes a fresh one.
     stop: a string or several; text ends before the first of them that appears.
@@ -72,7 +73,7 @@ class SamplingParams:
         return Resolved(
             max_new_tokens=self.max_new_tokens or defaults.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
             sampling=Sampling(
-                temperature=float(temperature),
+                temperature=0.0 if temperature < _GREEDY_BELOW else float(temperature),
                 top_k=top_k or 0,
                 top_p=1.0 if top_p is None else float(top_p),
                 seed=secrets.randbits(62) if self.seed is None else self.seed,

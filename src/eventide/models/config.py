@@ -19,6 +19,7 @@ from eventide.models.jsonfile import Fields
 
 __all__ = ["Llama3Scaling", "ModelConfig", "parse_decoder_config"]
 
+_MAX_LAYERS = 10_000
 _MOE_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
 
 
@@ -104,6 +105,8 @@ def parse_decoder_config(
         raise CheckpointError(f"{fields.source}: head_dim must be even for RoPE, got {head_dim}")
     rope_theta, rope_scaling = _parse_rope(fields, architecture)
     num_layers = fields.integer("num_hidden_layers", minimum=1)
+    if num_layers > _MAX_LAYERS:  # a list of so many weights would take minutes before it is found wrong
+        raise fields.fail("num_hidden_layers", f"an integer of at most {_MAX_LAYERS}")
     _reject_sliding_window(fields, architecture, num_layers)
     pad_token_id = fields.integer("pad_token_id", None, minimum=-1)
     if pad_token_id == -1:  # old Llama files write -1 for none

@@ -147,7 +147,8 @@ def _tables(p: Program, config: ModelConfig, limits: Limits, tokens_n: Var, deco
         rope=p.weight("rope", (limits.max_seq_len, config.head_dim), "float32"),
     )
     if decode:
-        splits_n = p.symbol("num_splits", 1, limits.max_splits)
+        # more than one part a worker of the largest GPU would only cost memory
+        splits_n = p.symbol("num_splits", 1, min(limits.max_splits, -(-132 // config.num_kv_heads)))
         places = _within(0, limits.max_seq_len + 1)
         return replace(
             step,

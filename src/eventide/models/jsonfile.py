@@ -57,7 +57,10 @@ class Fields:
         value = self._value(key, default)
         if value is default:
             return value
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        try:
+            fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        except OverflowError:  # an integer beyond floats
+            fits = False
         if not fits or value < minimum or (above and value == minimum):
             raise self.fail(key, f"a finite number {'above' if above else 'of at least'} {minimum:g}")
         return float(value)
@@ -113,7 +116,7 @@ def read_json(path: Path) -> Fields:
         raise CheckpointError(f"{path} can't be read: {error}") from None
     try:
         raw = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not JSON, or a number of thousands of digits
         raise CheckpointError(
             f"{path} isn't valid JSON ({error}); it may be half downloaded, so fetch it again"
         ) from None

@@ -73,7 +73,15 @@ class Tokenizer:
         return cls(inner, vocab_size, ChatTemplate.load(directory))
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`, with the special tokens that tokenizer.json adds (a BOS, say) unless told not to."""
+        """Token ids of `text`, with the special tokens that tokenizer.json adds (a BOS, say) unless told not to.
+
+        Raises `PromptError` for a string with half a character (a lone surrogate), as bytes that aren't UTF-8 leave it.
+        """
+        wrong = next((i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
+        if wrong is not None:
+            raise PromptError(
+                f"the prompt isn't text: character {wrong} is {text[wrong]!r}, half of a character; encode it as UTF-8"
+            )
         return list(self.inner.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:

@@ -10,6 +10,9 @@ probabilities keep the smallest prefix whose sum reaches top_p[r], and draw from
 (seed[r], position, token) with Philox4x32-10 (Salmon et al., 2011). So a draw depends on nothing else: not on the
 batch, the schedule, or the backend.
 
+A row whose log-softmax is no number (a NaN or an infinite logit) has no distribution: next_token[r] is -1 and the history
+gets token 0, so that steps which are under way look up rows that exist.
+
 logprob[r] is the chosen token's log-softmax of the unscaled logits; with num_logprobs[r] > 0 the best of them follow in
 top_ids and top_logprobs [rows, max_logprobs].
 """
@@ -20,6 +23,7 @@ from ...ir.expr import load
 from ...ir.nodes import Span
 from ..declaration import Attr, Op, Operand, Tiling, full, tiled
 
+NO_TOKEN = -1
 PER_ROW = ("row_seq", "row_pos", "temperature", "top_k", "top_p", "seed", "num_logprobs", "next_token", "logprob")
 
 

@@ -192,15 +192,22 @@ inline void sample_task(const sample_args& a, const sample_coords& c, Scratch sc
   const int64_t position = a.row_pos.as<const int32_t>()[r] + 1;
   const float temperature = a.temperature.as<const float>()[r];
   const float top = highest(logits, vocab);
+  const float norm = top + float(std::log(sum_exp(logits, vocab, top)));
+  int32_t& written = a.tokens.as<int32_t>()[a.row_seq.as<const int32_t>()[r] * a.tokens.shape[1] + position];
+  if (!std::isfinite(norm)) {  // no distribution
+    written = 0, a.next_token.as<int32_t>()[r] = -1, a.logprob.as<float>()[r] = NAN;
+    std::fill_n(a.top_ids.as<int32_t>() + r * width, width, 0);
+    std::fill_n(a.top_logprobs.as<float>() + r * width, width, 0.0f);
+    return;
+  }
   SampleScratch s(vocab, scratch.data);
   const int64_t token = temperature == 0
                             ? first_of(logits, vocab, top)
                             : draw(s, logits, temperature, a.top_k.as<const int32_t>()[r],
                                    a.top_p.as<const float>()[r], a.seed.as<const int64_t>()[r], position);
-  a.tokens.as<int32_t>()[a.row_seq.as<const int32_t>()[r] * a.tokens.shape[1] + position] = int32_t(token);
+  written = int32_t(token);
   a.next_token.as<int32_t>()[r] = int32_t(token);
 
-  const float norm = top + float(std::log(sum_exp(logits, vocab, top)));
   a.logprob.as<float>()[r] = logits[token] - norm;
   const int64_t wanted = min_of(min_of(a.num_logprobs.as<const int32_t>()[r], width), vocab);
   const int64_t n = wanted > 0 ? best_of(s, logits, wanted) : 0;

@@ -43,10 +43,16 @@ def choose(logits, temperature, top_k, top_p, seed, position):  # type: ignore[n
 def tile(t):  # type: ignore[no-untyped-def]
     logits = t.logits[0].astype(np.float32)
     position = int(t.row_pos[0]) + 1
+    top = logits.max()
+    with np.errstate(invalid="ignore"):
+        norm = top + np.log(np.sum(np.exp((logits - top).astype(np.float64)))).astype(np.float32)
+    if not np.isfinite(norm):  # no distribution
+        t.tokens[0, 0], t.next_token[0], t.logprob[0] = 0, -1, np.nan
+        t.top_ids[...], t.top_logprobs[...] = 0, 0
+        return
+    logprobs = logits - norm
     token = choose(logits, t.temperature[0], int(t.top_k[0]), t.top_p[0], int(t.seed[0]), position)
     t.tokens[0, 0] = t.next_token[0] = token
-    top = logits.max()
-    logprobs = logits - (top + np.log(np.sum(np.exp((logits - top).astype(np.float64)))).astype(np.float32))
     t.logprob[0] = logprobs[token]
     n = min(int(t.num_logprobs[0]), len(logits))
     best = np.argsort(-logits, kind="stable")[:n]
