@@ -25,6 +25,7 @@ from ...ir.expr import Expr, Load, Mod, as_int, linear, tables, to_c, variables
 from ...ir.nodes import Edge, EventTensor, Plan, Segment, Span, TaskGrid, Tensor, Via, exprs_of
 from ...ops.declaration import Op
 from ...ops.registry import get_op
+from .announce import Announced, find_announced
 from .layout import Layout, lay_out
 
 DEVICE = Path(__file__).parents[2] / "device" / "cuda"
@@ -40,7 +41,11 @@ class Config:
     in_flight: int = 6
     scratch: int = 88 * 1024
     delay_ns: int = 0  # test aid: some tasks sleep up to so long first
+    announce: int = 1  # whether small activations tell by themselves that they are there, see `announce`
     trace: int = 0  # records of each worker's timeline to keep; 0 compiles tracing away
+    no_run_ahead: int = 0  # ablation: weights of a task are streamed once its events were triggered, not before
+    phase_barrier: int = 0  # ablation: a barrier of all workers between grids, in place of events
+    per_op: int = 0  # one kernel an operator, made for so many blocks on a multiprocessor; 0: the persistent kernel
 
     @property
     def shared_bytes(self) -> int:
@@ -64,6 +69,7 @@ class Source:
     config: Config
     segments: list[list[Argument]]  # the class of each segment, then its arguments
     stride: int  # arguments of a segment in the table, padded
+    streamed: list[bool]  # of each class, whether it has operands that stream
 
 
 def generate(plan: Plan, config: Config | None = None) -> Source:
@@ -76,7 +82,11 @@ class _Generator:
         if plan.schedule is None:
             raise PlanError(f"plan '{plan.name}' has no schedule")
         self.plan, self.config, self.schedule = plan, config, plan.schedule
-        self.layout = lay_out(plan)
+        announce = self.config.announce and not self.config.per_op
+        self.announced = find_announced(plan, lambda op: _device_code(get_op(op))) if announce else Announced()
+        waits = {(g.name, e.event) for g in plan.grids for e in (*g.waits, *g.enter)}
+        self.counted = {event for _, event in waits - self.announced.carried}  # events that somebody counts
+        self.layout = lay_out(plan, self.announced.tensors)
         self.atoms: list[Expr] = []
         self.classes: dict[str, int] = {}
         self.members: list[list[str]] = []
@@ -97,7 +107,8 @@ class _Generator:
             rotation = [Argument("number", v) for v in (const, *(terms.get(a, 0) for a in self.atoms))]
             segments.append([Argument("number", cls), *body.arguments, *rotation])
         stride = -(-max(len(s) for s in segments) // 2) * 2  # the copy engine moves 16 bytes at a time
-        return Source(self._assemble(stride), self.layout, self.config, segments, stride)
+        streamed = ["STREAMED = true" in body for body in self.bodies]
+        return Source(self._assemble(stride), self.layout, self.config, segments, stride, streamed)
 
     def _rotation(self, segment: Segment) -> tuple[int, dict[Expr, int]]:
         rotate = segment.rotate.a if isinstance(segment.rotate, Mod) else segment.rotate
@@ -112,7 +123,8 @@ class _Generator:
         return {
             "NUM_SYMBOLS": max(len(self.layout.symbols), 1), "NUM_CELLS": self.layout.num_cells, "ARGS": stride,
             "WORKERS": self.schedule.num_workers, "SLOTS": c.slots, "IN_FLIGHT": c.in_flight, "SCRATCH": c.scratch,
-            "TRACE": c.trace,
+            "TRACE": c.trace, "STAGED": max(self.layout.staged_bytes, 16),
+            "ANNOUNCED": self.layout.announced_bytes, **({"OP_BLOCKS": c.per_op} if c.per_op else {}),
         }  # fmt: skip
 
     def _assemble(self, stride: int) -> str:
@@ -121,6 +133,8 @@ class _Generator:
             f"// generated from plan '{self.plan.name}' for {self.plan.target}; do not edit",
             f"#define EV_TRACE {int(self.config.trace > 0)}",
             f"#define EV_DELAY {self.config.delay_ns}",
+            f"#define EV_NO_RUN_AHEAD {self.config.no_run_ahead}",
+            f"#define EV_PHASE_BARRIER {self.config.phase_barrier}",
             "namespace ev {",
             *(f"constexpr int {name} = {value};" for name, value in self._constants(stride).items()),
             "}  // namespace ev",
@@ -132,18 +146,36 @@ class _Generator:
         for i, (body, names) in enumerate(zip(self.bodies, self.members)):
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             parts.append(f"// C{i}: {names[0]}{more}\n{body}")
-        for fn, ret, last, call in (
-            ("dispatch_load", "void", "Loader& l", "load(C{i}(s, args), l); return;"),
-            ("dispatch_consume", "bool", "Worker& w", "return consume(C{i}(s, args), w);"),
+        if self.config.per_op:
+            return "\n".join(p.replace("#pragma once\n", "") for p in (*parts, *self._operator_kernels()))
+        for fn, last, call in (
+            ("dispatch_load", "Loader& l", "next_run(C{i}(s, args), l)"),
+            ("dispatch_consume", "Worker& w", "consume(C{i}(s, args), w)"),
         ):
-            cases = "\n".join(f"    case {i}: {call.format(i=i)}" for i in range(len(self.members)))
-            tail = "  return false;\n" if ret == "bool" else ""
+            cases = "\n".join(f"    case {i}: return {call.format(i=i)};" for i in range(len(self.members)))
             parts.append(
-                f"__device__ __forceinline__ {ret} {fn}(int cls, const u64* args, const Step& s, {last}) {{\n"
-                f"  switch (cls) {{\n{cases}\n  }}\n{tail}}}"
+                f"__device__ __forceinline__ bool {fn}(int cls, const u64* args, const Step& s, {last}) {{\n"
+                f"  switch (cls) {{\n{cases}\n  }}\n  return false;\n}}"
             )
         parts += ["}  // namespace ev", f"// ---- device/cuda/main.cuh\n{(DEVICE / 'main.cuh').read_text()}"]
         return "\n".join(p.replace("#pragma once\n", "") for p in parts)
+
+    def _operator_kernels(self) -> list[str]:
+        """One kernel for each class, instead of one for all."""
+        parts = ["}  // namespace ev", f"// ---- device/cuda/per_op.cuh\n{(DEVICE / 'per_op.cuh').read_text()}"]
+        for i in range(len(self.members)):
+            bounds = f"__launch_bounds__(ev::OP_THREADS<ev::C{i}>, ev::OP_BLOCKS_OF<ev::C{i}>)"
+            parts.append(
+                f'extern "C" __global__ void {bounds} operator_{i}(const ev::Launch* launch, int segment, int last) {{\n'
+                "  extern __shared__ __align__(1024) ev::u8 memory[];\n"
+                "  __shared__ ev::Block block;\n"
+                f"  ev::operator_main<ev::C{i}>(launch, segment, last, memory, &block);\n}}"
+            )
+        return parts
+
+
+def _bool(value: object) -> str:
+    return "true" if value else "false"
 
 
 def _device_code(op: Op) -> str:
@@ -171,7 +203,11 @@ class _ClassBody:
         for name in sorted(self._tables()):
             if self.plan.tensors[name].role != "input":
                 self._slot("table", name, Argument("tensor", name))
-        for edge in (*self.grid.waits, *self.grid.enter, *self.grid.notifies):
+        carried = {e for g, e in gen.announced.carried if g == self.grid.name}
+        self.polls = bool(carried)
+        self.waits = tuple(e for e in self.grid.waits if e.event not in carried)
+        self.notifies = tuple(e for e in self.grid.notifies if e.event in gen.counted)
+        for edge in (*self.waits, *self.grid.enter, *self.notifies):
             self._slot("event", edge.event, Argument("event", edge.event))
 
     def _slot(self, kind: str, name: str, argument: Argument) -> int:
@@ -212,6 +248,8 @@ class _ClassBody:
 
     def _table_at(self, table: str, index: str) -> str:
         if self.plan.tensors[table].role == "input":
+            if table in self.gen.layout.table_offsets:
+                return f"s.load_table({self.gen.layout.table_offsets[table]}, {index})"
             return f"s.load({self.gen.layout.input_offsets[table]}, {index})"
         return f"((const volatile int*)args[{self.slots['table', table]}])[{index}]"
 
@@ -235,14 +273,15 @@ class _ClassBody:
             f"  static constexpr bool STREAMED = {'true' if streamed else 'false'};",
             f"  static constexpr int LAST = {max(n - 1, 0)};",
             f"  static constexpr bool ENTERS = {'true' if g.enter else 'false'};",
-            f"  static constexpr bool WAITS_VARY = {self._varies(g.waits)}, NOTIFIES_VARY = {self._varies(g.notifies)};",
+            f"  static constexpr bool WAITS_VARY = {self._varies(self.waits)}, NOTIFIES_VARY = {self._varies(self.notifies)};",
+            f"  static constexpr bool WAITS = {_bool(self.waits)}, NOTIFIES = {_bool(self.notifies)};",
             f"  __device__ __forceinline__ int last_extent() const {{ return {self._c(g.axes[-1][1]) if g.axes else '1'}; }}",
             f"  __device__ __forceinline__ int tasks() const {{ return {self._c(g.num_tasks)}; }}",
             *self._coords(),
             *self._share(),
-            *self._edge_function("waits", "Waiter", g.waits),
+            *self._edge_function("waits", "Waiter", self.waits),
             *self._edge_function("enters", "Waiter", g.enter),
-            *self._edge_function("notifies", "Notifier", g.notifies),
+            *self._edge_function("notifies", "Notifier", self.notifies),
             f"  typedef {op.name}_op<{name}> op_t;",
             *(
                 f"  __device__ __forceinline__ void {fn}(op_t& op, Worker& w, const Coords& x, int count) const "
@@ -279,7 +318,8 @@ class _ClassBody:
                 raise DeviceError(f"tensor '{t.name}' is {t.dtype}; the CUDA backend has {', '.join(C_TYPES)}")
             lines.append(
                 f"  struct {o.name}_t {{ {const}{C_TYPES[t.dtype]}* data; {' '.join(dims)} "
-                f"static constexpr int layout = {LAYOUTS.get(t.layout, 'PLAIN')}; }} {o.name};"
+                f"static constexpr int layout = {LAYOUTS.get(t.layout, 'PLAIN')}; "
+                f"static constexpr bool polled = {_bool(self.polls and t.name in self.gen.announced.tensors)}; }} {o.name};"
             )
         return lines
 
@@ -300,7 +340,7 @@ class _ClassBody:
         for a in self.grid.accesses:
             t = self.plan.tensors[a.tensor]
             const = "const " if self.op.operand(a.operand).mode == "read" else ""
-            base = {"input": "(u64)s.inputs + ", "output": "(u64)s.outputs + "}.get(self._moving(t), "")
+            base = self._base(t)
             slot = self.slots["operand", a.operand]
             lines.append(f"    {a.operand}.data = ({const}{C_TYPES[t.dtype]}*)({base}args[{slot}]);")
             for d, e in enumerate(t.shape):
@@ -308,11 +348,16 @@ class _ClassBody:
                     lines.append(f"    {a.operand}.dim{d} = {self._c(e)};")
         return [*lines, "  }"]
 
-    def _moving(self, t: Tensor) -> str:
-        """Which block the tensor's argument is an offset in; empty for an address."""
-        if t.role == "input" or (t.role == "output" and t.name in self.gen.layout.output_offsets):
-            return t.role
-        return ""
+    def _base(self, t: Tensor) -> str:
+        """What the tensor's argument is an offset from; empty where it is an address."""
+        layout = self.gen.layout
+        if t.name in layout.announced_offsets:
+            return "s.bank + "
+        if t.name in layout.table_offsets:
+            return "(u64)s.tables + "
+        if t.role == "input":
+            return f"(u64)s.{'staged' if layout.input_offsets[t.name] < layout.staged_bytes else 'inputs'} + "
+        return "(u64)s.outputs + " if t.name in layout.output_offsets else ""
 
     def _coords(self) -> list[str]:
         lines = ["  __device__ __forceinline__ Coords coords(int t) const {", "    Coords x = {{0, 0, 0, 0}};"]

@@ -6,6 +6,9 @@ cuda.cuh. `compile_plan_source` tries divisions from the most ring to the most s
 
     one token at a time     23 slots of 8 KiB, 40 KiB of scratch
     tiles of 8 tokens       16 slots, 88 KiB: eight tokens' input stands beside their partial sums
+
+The kernels of the schedule per_op are divided likewise, and need no limit in flight: nobody polls. (Halves of a
+multiprocessor, so that the next operator's blocks may wait beside this one's, were slower: docs/performance.md.)
 """
 
 from __future__ import annotations
@@ -15,14 +18,20 @@ from dataclasses import replace
 
 from ...errors import DeviceError
 from ...ir.nodes import Plan
+from ...ops.registry import get_op
 from .codegen import Config, Source, generate
+from .layout import packed_bytes
 from .nvrtc import Binary, compile_source
 
 __all__ = ["SHARED_LIMIT", "UnfitPlanError", "compile_plan_source", "divisions"]
 
 SHARED_LIMIT = 232_448  # bytes of shared memory a block may have on sm_90: 227 KiB
-IN_FLIGHT = 6  # chunks of 8 KiB: enough to keep the memory busy, little enough that polls don't queue behind them
+IN_FLIGHT = 7  # chunks of 8 KiB: enough to keep the memory busy, little enough that polls don't queue behind them
+# Plans whose grids stream less than so much on average wait longer for each other than for the memory: fewer bytes in flight
+# and data that announces itself serve them, and cost the others (docs/performance.md).
+LIGHT, LIGHT_IN_FLIGHT = 40 << 20, 5
 STATIC_ROOM = 3072  # bytes left for the block's barriers and arguments
+WARPS = 8  # that run tasks
 _KIB = 1024
 _REFUSED = re.compile(r'static assertion failed with "([^"]*)"')
 
@@ -35,10 +44,18 @@ def divisions(plan: Plan) -> list[Config]:
     """Configurations to try, in order."""
     tile = max((int(g.attrs.get("tile_m", 1)) for g in plan.grids), default=1)
     first = 40 if tile == 1 else 88
+    streams = [a.tensor for g in plan.grids for a in g.accesses if get_op(g.op).operand(a.operand).streamed]
+    light = sum(packed_bytes(plan.tensors[name]) for name in streams) < LIGHT * max(len(streams), 1)
+    per_op = int(plan.schedule is not None and plan.schedule.kind == "per_op")
     found = []
     for scratch in (s for s in (40, 64, 88, 120, 152, 184) if s >= first):
         slots = min((SHARED_LIMIT - STATIC_ROOM - scratch * _KIB) // 8192, 23 if scratch == 40 else 16)
-        found.append(Config(slots=slots, in_flight=min(IN_FLIGHT, slots), scratch=scratch * _KIB))
+        if slots < IN_FLIGHT + WARPS or per_op:  # as the ring needs (device/cuda/runtime.cuh)
+            slots = slots // WARPS * WARPS
+        if slots == 0:
+            continue
+        in_flight = slots if per_op else LIGHT_IN_FLIGHT if light else IN_FLIGHT
+        found.append(Config(slots=slots, in_flight=in_flight, scratch=scratch * _KIB, announce=int(light), per_op=per_op))
     return found
 
 

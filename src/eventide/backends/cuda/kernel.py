@@ -41,7 +41,7 @@ from .running import RunningLoop
 __all__ = ["THREADS", "CudaKernel", "packed_bytes"]
 
 THREADS = 384  # as in device/cuda/runtime.cuh
-STUCK = {1: "an event", 2: "the other workers to end the step", 3: "the ring", 4: "the host"}
+STUCK = {1: "an event", 2: "the other workers to end the step", 3: "the ring", 4: "the host", 5: "data of another worker"}
 _POLL_S = 2e-5  # between looks at a running launch
 
 
@@ -80,6 +80,7 @@ class CudaKernel:
         require_room(d, f"plan '{plan.name}'", sum(sizes.values()) + self.memory.missing_bytes(plan))
         self.packer = Packer(plan, layout)
         self.source, self.binary = compile_plan_source(plan, config, **options)
+        sizes["counters"] += 2 * self.source.layout.announced_bytes
         per_op = self.source.config.per_op > 0
         self._module, self.function = d.load(self.binary.cubin, "operator_0" if per_op else "eventide_kernel")
         d.shared_memory(self.function, self.source.config.shared_bytes)
@@ -119,6 +120,8 @@ class CudaKernel:
                 found[t.name] = own[f"tensor {t.name}"]
             elif t.name in self.plan.offsets:
                 found[t.name] = self.arena + self.plan.offsets[t.name]
+        for name, offset in self.source.layout.announced_offsets.items():
+            found[name] = self.counters + self.counter_bytes + 512 + offset
         return found
 
     def _upload_arguments(self) -> int:
@@ -159,6 +162,8 @@ class CudaKernel:
     def clear(self) -> None:
         """Counters, barrier and flags as before the first launch; also after a launch that was given up."""
         self.device.fill(self.counters, 0, self.counter_bytes + 512)
+        if size := self.source.layout.announced_bytes:
+            self.device.fill(self.counters + self.counter_bytes + 512, 0xFF, 2 * size)
         self.device.synchronize()
         self.steps_run = 0
         self.words[:] = 0
@@ -175,6 +180,11 @@ class CudaKernel:
         """Copies a weight, in its logical shape, to the GPU in the layout that the plan asks for."""
         self.device.enter()
         self.memory.bind_weights(tensor_of(self.plan, name, "weight"), array)
+
+    def bind_rows(self, name: str, array: Array, first: int, step: int, *, last: bool) -> None:
+        """Copies rows of a weight, see `CudaMemory.bind_rows`."""
+        self.device.enter()
+        self.memory.bind_rows(tensor_of(self.plan, name, "weight"), array, first, step, last=last)
 
     bind_weight = bind_weights
 
@@ -210,7 +220,10 @@ class CudaKernel:
         shape = [int(evaluate(e, {k: hi for k, (_, hi) in self.plan.symbols.items()})) for e in t.shape]
         out = np.empty(shape, to_numpy(t.dtype))
         self.device.enter()
-        self.device.download(self.addresses[name], out)
+        bank = 0
+        if name in self.source.layout.announced_offsets:  # in the last step's bank
+            bank = (self.steps_run + 1) % 2 * self.source.layout.announced_bytes
+        self.device.download(self.addresses[name] + bank, out)
         return out
 
     def read_output(self, name: str, symbols: Mapping[str, int]) -> Array:
@@ -350,7 +363,7 @@ class CudaKernel:
         outputs = self._outputs.take(num_steps * layout.output_bytes)
         self.words[:2] = 0
         barrier = self.counters + self.counter_bytes
-        d.fill(barrier + 128, 0, 256)
+        d.fill(barrier + 128, 0, 384)
         base = self.words.ctypes.data
         return LaunchBlock(
             args=self.arguments, symbols=places[0], inputs=places[1], tables=places[2], outputs=outputs.ctypes.data,
@@ -414,7 +427,7 @@ class CudaKernel:
         self.clear()
         assert self.plan.schedule is not None
         _, worker, segment, cell, have, need, step, kind = (int(v) for v in status)
-        where = f" in grid '{self.plan.schedule.segments[segment].grid}'," if kind == 1 else ""
+        where = f" in grid '{self.plan.schedule.segments[segment].grid}'," if kind in (1, 5) else ""
         what = self._cell_name(cell) if kind == 1 else STUCK.get(kind, "something")
         raise StuckError(
             f"the kernel stopped making progress: worker {worker}, step {step},{where} waited for {what}, which had {have} of "

@@ -1,13 +1,17 @@
 """Where a plan's data stands on the GPU: counters, a step's inputs and outputs, weights' packed sizes.
 
 Inputs of one step are one block of bytes, at offsets made for the largest shapes; a launch of many steps has one block a
-step, so nothing is copied between steps. Small outputs likewise, in memory of the host that the kernel writes to;
+step, so nothing is copied between steps. Small inputs come first, as many as `STAGED_LIMIT` bytes hold: every worker copies
+those to its shared memory when a step begins. Inputs larger than `LARGE_INPUT` bytes (a block table) are a block of their
+own, of which a launch needs only one where all steps have the same. Small outputs likewise, in memory of the host that the
+kernel writes to;
 outputs larger than `SMALL_OUTPUT` bytes stay on the GPU, one buffer for all steps.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 
 from ...dtypes import itemsize
 from ...errors import DeviceError, PlanError
@@ -15,6 +19,8 @@ from ...ir.expr import Expr, Load, bounds, product
 from ...ir.nodes import Plan, Tensor
 
 SMALL_OUTPUT = 1 << 16
+STAGED_LIMIT = 1280
+LARGE_INPUT = 1 << 11
 ALIGN = 256
 
 
@@ -68,23 +74,44 @@ class Layout:
     symbols: tuple[str, ...]
     input_offsets: dict[str, int]
     input_bytes: int
+    staged_bytes: int  # of the inputs
+    table_offsets: dict[str, int]  # large inputs
+    table_bytes: int
     output_offsets: dict[str, int]  # small outputs only
     output_bytes: int
     event_base: dict[str, int]
     num_cells: int
+    announced_offsets: dict[str, int] = field(default_factory=dict)  # in one bank, see `announce`
+    announced_bytes: int = 0  # of one bank
 
 
-def lay_out(plan: Plan) -> Layout:
-    inputs, outputs, cells = {}, {}, {}
-    at = out = cell = 0
+def lay_out(plan: Plan, announced: Collection[str] = ()) -> Layout:
+    inputs, tables, outputs, cells = {}, {}, {}, {}
+    at = staged = table = out = cell = 0
+    # operands of two dimensions are read with instructions that want global memory
+    given = sorted((t.ndim > 1, _up(nbytes(plan, t), 16), t.name) for t in plan.tensors.values() if t.role == "input")
+    for wide, size, name in given:
+        if size > LARGE_INPUT:
+            tables[name] = table
+            table += size
+            continue
+        inputs[name] = at
+        at += size
+        if at <= STAGED_LIMIT and not wide:
+            staged = at
     for t in plan.tensors.values():
-        if t.role == "input":
-            inputs[t.name] = at
-            at += _up(nbytes(plan, t), 16)
-        elif t.role == "output" and nbytes(plan, t) <= SMALL_OUTPUT:
+        if t.role == "output" and nbytes(plan, t) <= SMALL_OUTPUT:
             outputs[t.name] = out
             out += _up(nbytes(plan, t), 16)
     for e in plan.events.values():
         cells[e.name] = cell
         cell += max(1, max_value(plan, e.size))
-    return Layout(tuple(plan.symbols), inputs, _up(max(at, 1)), outputs, _up(max(out, 1)), cells, max(cell, 1))
+    own, end = {}, 0
+    for name in plan.tensors:
+        if name in announced:
+            own[name] = end
+            end += _up(nbytes(plan, plan.tensors[name]))
+    sizes = [_up(max(n, 1)) for n in (at, table, out)]
+    return Layout(
+        tuple(plan.symbols), inputs, sizes[0], staged, tables, sizes[1], outputs, sizes[2], cells, max(cell, 1), own, end
+    )

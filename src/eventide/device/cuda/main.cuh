@@ -7,29 +7,45 @@ namespace ev {
 // One thread, whose warp's other threads have left: lanes that wait for it would be scheduled between its polls. The
 // copy engine brings the next segment's arguments while this one streams.
 __device__ __forceinline__ void loader_main(const Launch& launch, Block* block, u8* ring) {
-  Loader l = {launch, block, ring, 0, false};
+  Loader l(block, ring);
   const int segments = launch.last_segment - launch.first_segment, total = launch.num_steps * segments;
+  u64(*const args)[ARGS] = block->loader_args;
+  const u32 full = shared_address(block->arguments_full), into = shared_address(args);
+  int* const symbols = block->loader_symbols;
   auto fetch = [&](int i) {
-    u64* bar = &block->arguments_full[i & 1];
-    mbar_expect(bar, ARGS * 8);
-    bulk_copy(block->loader_args[i & 1], launch.args + (i64)(launch.first_segment + i % segments) * ARGS, ARGS * 8, bar);
+    const u32 at = i & 1;
+    mbar_expect(full + at * 8, ARGS * 8);
+    bulk_copy(into + at * ARGS * 8, launch.args + (i64)(launch.first_segment + i % segments) * ARGS, ARGS * 8, full + at * 8);
   };
+  auto fetched = [&](int i) { while (!mbar_try_wait(full + (i & 1) * 8, (i >> 1) & 1)) {} };
   fetch(0);
+  Step s = make_step(launch, 0);
   for (int i = 0; i < total && !l.quit; ++i) {
-    while (!mbar_try_wait(&block->arguments_full[i & 1], (i >> 1) & 1)) {}
+    fetched(i);
     if (i + 1 < total) fetch(i + 1);
-    const u64* args = block->loader_args[i & 1];
-    dispatch_load((int)args[0], args + 1, make_step(launch, i / segments), l);
-    if (l.quit && i + 1 < total) while (!mbar_try_wait(&block->arguments_full[(i + 1) & 1], ((i + 1) >> 1) & 1)) {}
+    if (i % segments == 0) {  // symbols are read once a step: every run of tasks needs them before its first copy
+      s = make_step(launch, i / segments);
+      for (int k = 0; k < NUM_SYMBOLS; ++k) symbols[k] = __ldg(s.symbols + k);
+      s.symbols = symbols;
+    }
+    l.task = -1;
+    while (!l.quit && dispatch_load((int)args[i & 1][0], args[i & 1] + 1, s, l)) {
+#if EV_NO_RUN_AHEAD
+      l.wait_for_events();
+#endif
+      l.pump();
+    }
+    if (l.quit && i + 1 < total) fetched(i + 1);
   }
   l.drain();
 }
 
 __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block, u8* ring, u8* scratch) {
   Worker w = {launch, block, ring, scratch};
-  w.tid = threadIdx.x;
-  w.warp = w.tid / 32;
-  w.lane = w.tid % 32;
+#if EV_PHASE_BARRIER
+  w.phase = 0;
+#endif
+  w.place();
   w.turn = 2;
 #if EV_TRACE
   w.traced = 0;
@@ -37,10 +53,12 @@ __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block
 #endif
   w.fetch_arguments(launch.first_segment);
   w.stash_arguments();
+  stage_step(launch, block, 0, w.tid);
+  wait_copies();
   w.sync();
   w.turn = 0;
   for (int step = 0; step < launch.num_steps; ++step) {
-    const Step s = make_step(launch, step);
+    const Step s = staged_step(launch, block, step);
     w.step = step;
     if (step > 0) {  // every worker must have ended the step before
       if (w.tid == 0) {
@@ -49,20 +67,24 @@ __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block
         if (block->quit == 0 && stop != 0 && step >= (int)stop) block->quit = 2;
         if (blockIdx.x == 0) store_release_system(launch.host_progress, step);
       }
+      wait_copies();
       w.sync();
       if (block->quit) return;
     }
     const u32 bank = (launch.first_step + step) & 1;
     w.bank = launch.counters + (i64)bank * NUM_CELLS * LINE;
     clear_bank(launch, bank ^ 1, w.tid);
+    clear_announced(launch, bank ^ 1, w.tid);
     for (int i = launch.first_segment; i < launch.last_segment; ++i) {
       const u64* args = block->args[w.turn % 3];
       w.segment = i;
+      w.place();
       w.fetch_arguments(i + 1 < launch.last_segment ? i + 1 : launch.first_segment);
       if (!dispatch_consume((int)args[0], args + 1, s, w)) return;
       ++w.turn;
     }
     w.sync();
+    if (step + 1 < launch.num_steps) stage_step(launch, block, step + 1, w.tid);
     if (w.tid == 0) {
       // one worker reads the host's wish, so that all of them take the same decision
       if (blockIdx.x == 0 && load_acquire_system(launch.host_stop)) *(volatile u32*)launch.stop = step + 1;
@@ -92,13 +114,16 @@ extern "C" __global__ void __launch_bounds__(ev::THREADS, 1) eventide_kernel(con
     mbar_init(&block.arguments_full[0], 1);
     mbar_init(&block.arguments_full[1], 1);
     block.quit = 0;
+#if EV_NO_RUN_AHEAD
+    block.begun = 0;
+#endif
     mbar_init_fence();
   }
   __syncthreads();
   u8* ring = memory;
   u8* scratch = memory + SLOTS * CHUNK;
   if (threadIdx.x >= CONSUMERS) {
-    give_registers<40>();
+    give_registers<56>();
     if (threadIdx.x == CONSUMERS) loader_main(launch, &block, ring);
   } else {
     take_registers<224>();

@@ -70,13 +70,15 @@ __device__ __forceinline__ void operator_main(const Launch* parameters, int segm
     block->quit = 0;
     mbar_init_fence();
   }
+  if (tid < CONSUMERS) stage_step(launch, block, step, tid);
+  wait_copies();
   __syncthreads();
-  const Step s = make_step(launch, step);
+  const Step s = staged_step(launch, block, step);
   const C c(s, block->args[0] + 1);
   if (tid >= CONSUMERS) {
     if (tid == CONSUMERS) {
-      Loader l = {launch, block, memory, 0, 0, false};
-      load(c, l);
+      Loader l(block, memory);
+      while (!l.quit && next_run(c, l)) l.pump();
       l.drain();
     }
     return;

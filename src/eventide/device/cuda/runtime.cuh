@@ -15,28 +15,32 @@ struct bf16 { unsigned short bits; };  // of our own: NVRTC finds no toolkit hea
 
 constexpr int WARPS = 8;                 // consumer warps
 constexpr int CONSUMERS = WARPS * 32;    // consumer threads
-constexpr int THREADS = CONSUMERS + 128; // and the loader's warpgroup, of which one warp works
+constexpr int THREADS = CONSUMERS + 128; // and the loader's warpgroup, of which one thread works
 constexpr int CHUNK = 8192;              // bytes of a ring slot
+// A chunk that has landed must not stand in for an older one of the same slot that hasn't: either both belong to one warp,
+// or the limit in flight says that the older one has landed by the time that the warp has had the one before.
+static_assert(SLOTS % WARPS == 0 || IN_FLIGHT + WARPS <= SLOTS, "the ring needs slots for a chunk of every warp beyond those in flight");
 constexpr int LINE = 32;                 // counters stand on lines of their own: 32 words, 128 bytes
 
 struct Status {  // written by the first wait that gives up; read by the host
   u32 aborted, worker, segment, cell, have, need, step, kind;
 };
-enum StuckKind : u32 { STUCK_EVENT = 1, STUCK_STEP = 2, STUCK_RING = 3, STUCK_HOST = 4 };
+enum StuckKind : u32 { STUCK_EVENT = 1, STUCK_STEP = 2, STUCK_RING = 3, STUCK_HOST = 4, STUCK_DATA = 5 };
 
 struct Launch {
   const u64* args;         // [segments, ARGS]: the class that runs the segment, then its arguments
   const int* symbols;      // [steps, NUM_SYMBOLS]
   const u8* inputs;        // [steps, input_stride]
+  const u8* tables;        // [steps, table_stride]: large inputs; stride 0 where all steps have the same
   u8* outputs;             // [steps, output_stride], memory of the host
-  u32* counters;           // [2 banks, cells, LINE]
+  u32* counters;           // [2 banks, cells, LINE], 512 bytes of flags, [2 banks, ANNOUNCED bytes]
   u32* barrier;            // arrivals since the counters were cleared
   u32* stop;               // the step after which the launch ends early, plus one; 0: none
   Status* status;
   const u32* host_stop;    // the host asks for an early end
   u32* host_progress;      // steps completed, for the host
-  u64* trace;              // [workers, TRACE, 6] when tracing: see Worker::trace
-  i64 input_stride, output_stride;
+  u64* trace;              // [workers, TRACE, 8] when tracing: see Worker::trace
+  i64 input_stride, table_stride, output_stride;
   u64 spin_limit;          // nanoseconds
   u32 barrier_base;        // value of *barrier when the launch begins
   u32 first_step;          // steps run since the counters were cleared: decides the bank
@@ -47,8 +51,13 @@ struct Launch {
 struct Block {
   alignas(16) u64 loader_args[2][ARGS];
   u64 full[SLOTS], empty[SLOTS], arguments_full[2];
+  alignas(16) u8 staged[STAGED];  // the step's small inputs, and its symbols: the code that comes first in a task needs them
+  int symbols[NUM_SYMBOLS], loader_symbols[NUM_SYMBOLS];
   u64 args[3][ARGS];       // of the consumers' segment, of the next one, and of the last, whose notifier may still read
   volatile u32 quit;       // 1: leave now (abort), 2: the launch ends after the current step
+#if EV_NO_RUN_AHEAD
+  volatile u32 begun;      // runs of streamed tasks whose events were triggered
+#endif
 };
 
 __device__ __forceinline__ int ev_min(int a, int b) { return a < b ? a : b; }
@@ -56,17 +65,38 @@ __device__ __forceinline__ int ev_max(int a, int b) { return a > b ? a : b; }
 __device__ __forceinline__ int ev_floordiv(int a, int b) { int q = a / b; return q - (a % b < 0); }
 __device__ __forceinline__ int ev_mod(int a, int b) { int r = a % b; return r < 0 ? r + b : r; }
 
-// One step as the code of a class sees it.
+// One step as the code of a class sees it. Inputs at offsets below STAGED are read from `staged`.
 struct Step {
   const int* symbols;
+  const u8* staged;
   const u8* inputs;
+  const u8* tables;
   u8* outputs;
-  __device__ __forceinline__ int symbol(int i) const { return __ldg(symbols + i); }
-  __device__ __forceinline__ int load(i64 offset, int index) const { return __ldg((const int*)(inputs + offset) + index); }
+  u64 bank;  // bytes from the even steps' bank of announced tensors to this step's
+  __device__ __forceinline__ int symbol(int i) const { return symbols[i]; }
+  __device__ __forceinline__ int load(i64 offset, int index) const {
+    return ((const int*)((offset < STAGED ? staged : inputs) + offset))[index];
+  }
+  __device__ __forceinline__ int load_table(i64 offset, int index) const { return __ldg((const int*)(tables + offset) + index); }
 };
 
+__device__ __forceinline__ u64 bank_bytes(const Launch& l, int step) { return (u64)((l.first_step + step) & 1) * ANNOUNCED; }
+
 __device__ __forceinline__ Step make_step(const Launch& l, int step) {
-  return {l.symbols + (i64)step * NUM_SYMBOLS, l.inputs + step * l.input_stride, l.outputs + step * l.output_stride};
+  const u8* const inputs = l.inputs + step * l.input_stride;
+  return {l.symbols + (i64)step * NUM_SYMBOLS, inputs, inputs, l.tables + step * l.table_stride, l.outputs + step * l.output_stride, bank_bytes(l, step)};
+}
+
+// The step as the consumers see it: symbols and small inputs in shared memory, where `stage_step` has begun to copy them.
+// The copies of all threads must have landed, and a barrier passed, before anybody reads them.
+__device__ __forceinline__ Step staged_step(const Launch& l, const Block* block, int step) {
+  const u8 *const inputs = l.inputs + step * l.input_stride, *const tables = l.tables + step * l.table_stride;
+  return {block->symbols, block->staged, inputs, tables, l.outputs + step * l.output_stride, bank_bytes(l, step)};
+}
+__device__ __forceinline__ void stage_step(const Launch& l, Block* block, int step, int tid) {
+  const u8* const inputs = l.inputs + step * l.input_stride;
+  for (int i = tid * 16; i < STAGED; i += CONSUMERS * 16) copy_16(block->staged + i, inputs + i);
+  if (tid < NUM_SYMBOLS) block->symbols[tid] = __ldg(l.symbols + (i64)step * NUM_SYMBOLS + tid);
 }
 
 // The tasks of one worker: begin, begin + stride, ... below end.
@@ -94,6 +124,10 @@ __device__ __forceinline__ void report(const Launch& l, Block* block, u32 kind, 
   block->quit = 1;
 }
 
+__device__ __forceinline__ u8* announced_bank(const Launch& l, u32 bank) {
+  return (u8*)l.counters + 2ll * NUM_CELLS * LINE * 4 + 512 + (i64)bank * ANNOUNCED;
+}
+
 // Polls one counter until it reaches `need`. False: the launch is being aborted.
 __device__ __forceinline__ bool poll(const Launch& l, Block* block, const u32* counter, u32 need, u32 kind, u32 segment, u32 cell, u32 step) {
   u64 start = 0;
@@ -119,8 +153,11 @@ struct Worker {
   int segment, step;
   int tid, warp, lane;
 #if EV_TRACE
-  u32 traced;
-  mutable u64 memory_wait;  // cycles that warp 0 has waited for chunks in this run
+  u32 traced;                // records so far, and whether the last run has one
+  bool recorded;
+  mutable u64 memory_wait;   // cycles that warp 0 has waited for chunks in this run
+  mutable u64 weights_at;    // when the last of them had arrived; 0: there are none
+  mutable u64 data_at;       // when the events had been triggered, or the announced operands had arrived
 
   // Two first records pin this multiprocessor's cycles to the common clock: nanoseconds at a tick, cycles at that tick.
   __device__ __forceinline__ void trace_clock() {
@@ -128,25 +165,37 @@ struct Worker {
       const u64 before = nanoseconds();
       u64 now;
       while ((now = nanoseconds()) == before) {}
-      u64* p = launch.trace + ((u64)blockIdx.x * TRACE + (traced == 0 ? 0 : TRACE - 1)) * 6;
+      u64* p = launch.trace + ((u64)blockIdx.x * TRACE + (traced == 0 ? 0 : TRACE - 1)) * 8;
       p[0] = ~0ull; p[1] = now; p[2] = clock64();
-      if (traced == 0) traced = 1;
     }
-    memory_wait = 0;
+    if (traced == 0) traced = 1;
+    memory_wait = weights_at = 0;
   }
 
   // A record of one run of tasks: step and segment, first task and count, then cycles of this multiprocessor: when the
-  // worker came to it, when its events were triggered, when it was done; and how long warp 0 waited for the ring.
+  // worker came to it, when its events were triggered, when it was done; how long warp 0 waited for the ring, when the
+  // notifications had been sent, and when the last chunk was there.
   __device__ __forceinline__ void trace(int task, int count, u64 begin, u64 ready, u64 done) {
-    if (tid == 0 && traced < TRACE - 1) {
-      u64* p = launch.trace + ((u64)blockIdx.x * TRACE + traced++) * 6;
+    recorded = traced < TRACE - 1;
+    if (tid == 0 && recorded) {
+      u64* p = launch.trace + ((u64)blockIdx.x * TRACE + traced) * 8;
       p[0] = (u64)step << 32 | (u32)segment;
       p[1] = (u64)task << 32 | (u32)count;
-      p[2] = begin; p[3] = ready; p[4] = done; p[5] = memory_wait;
+      p[2] = begin; p[3] = ready; p[4] = done; p[5] = memory_wait; p[7] = weights_at;
     }
-    memory_wait = 0;
+    traced += recorded;
+    memory_wait = weights_at = 0;
+  }
+  __device__ __forceinline__ void trace_published() const {
+    if (recorded) launch.trace[((u64)blockIdx.x * TRACE + traced - 1) * 8 + 6] = clock64();
   }
 #endif
+  // operators call it when their announced operands are there
+  __device__ __forceinline__ void settled() const {
+#if EV_TRACE
+    data_at = clock64();
+#endif
+  }
   u32 turn;            // segments entered so far: decides which part of block->args is theirs
   u64 next_argument;   // this thread's share of the next segment's arguments
 
@@ -158,8 +207,36 @@ struct Worker {
     if (tid < ARGS) block->args[(turn + 1) % 3][tid] = next_argument;
   }
 
+  // The compiler must not know from one segment to the next that these are the same: it would compute every class's
+  // addresses once, before the loop over segments, and have no registers left for the classes themselves.
+  __device__ __forceinline__ void place() {
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(tid));
+    warp = tid / 32;
+    lane = tid % 32;
+  }
+
   __device__ __forceinline__ void sync() const { named_barrier(1, CONSUMERS); }
 
+#if EV_PHASE_BARRIER
+  // in place of events: no worker runs a task of a segment before all have ended the one before
+  u32 phase;
+  __device__ __forceinline__ void wait_for_phase() {
+    if (tid == 0) poll(launch, block, launch.barrier + 3 * LINE, phase * WORKERS, STUCK_STEP, 0, 0, step);
+  }
+  __device__ __forceinline__ void leave_phase() {
+    sync();
+    if (tid == CONSUMERS - 1) add_release(launch.barrier + 3 * LINE, 1);
+    ++phase;
+  }
+#endif
+
+  // whether the ring has been waited for too long; `began` is 0 at first
+  __device__ __forceinline__ bool late(u64& began, u32 chunk) const {
+    if (began == 0) began = nanoseconds();
+    if (nanoseconds() - began < launch.spin_limit) return false;
+    report(launch, block, STUCK_RING, segment, chunk, 0, 1, step);
+    return true;
+  }
   // waits for chunk `chunk + j`; the warp that owns it calls this, and release() when it has read it
   __device__ __forceinline__ const u8* acquire(int j) const {
     u32 i = chunk + j;
@@ -168,10 +245,11 @@ struct Worker {
 #if EV_TRACE
     const u64 start = clock64();
 #endif
-    while (!mbar_try_wait(bar, parity))
-      if (block->quit == 1) break;
+    for (u64 began = 0; !mbar_try_wait(bar, parity);)
+      if (block->quit == 1 || late(began, i)) break;
 #if EV_TRACE
-    memory_wait += clock64() - start;
+    weights_at = clock64();
+    memory_wait += weights_at - start;
 #endif
     return ring + (i % SLOTS) * CHUNK;
   }
@@ -182,6 +260,45 @@ struct Worker {
   // the first of the worker's next chunks that belongs to this warp; the others follow every WARPS
   __device__ __forceinline__ int first_own() const { return (int)((warp - chunk) % WARPS + WARPS) % WARPS; }
 };
+
+// A loop that waits asks this on every turn: whether to give up.
+struct Patience {
+  u32 turns = 0;
+  u64 start = 0;
+  __device__ __forceinline__ bool over(const Worker& w) {
+    if (++turns & 255) return false;
+    if (w.block->quit == 1 || load_acquire(&w.launch.status->aborted)) { w.block->quit = 1; return true; }
+    if (start == 0) start = nanoseconds();
+    if (nanoseconds() - start <= w.launch.spin_limit) return false;
+    report(w.launch, w.block, STUCK_DATA, w.segment, 0, 0, 0, w.step);
+    return true;
+  }
+};
+
+// Announced tensors (see backends/cuda/announce.py): elements are all ones until they have been written.
+__device__ __forceinline__ bool absent(u32 two) { return (two & 0xffffu) == 0xffffu || two >= 0xffff0000u; }
+__device__ __forceinline__ bool absent(const uint4& v) { return absent(v.x) | absent(v.y) | absent(v.z) | absent(v.w); }
+
+// eight elements, loaded already as `v`, once they are all there
+__device__ __forceinline__ uint4 settle_16(const Worker& w, const void* p, uint4 v) {
+  for (Patience patience; absent(v) && !patience.over(w);) v = load_16(p);
+  return v;
+}
+__device__ __forceinline__ bf16 settle(const Worker& w, const bf16* p) {
+  bf16 v = {load_2(p)};
+  for (Patience patience; v.bits == 0xffffu && !patience.over(w);) v.bits = load_2(p);
+  return v;
+}
+
+__device__ __forceinline__ bool absent(float v) { return __float_as_uint(v) == ~0u; }
+__device__ __forceinline__ float settle_4(const Worker& w, const float* p, float v) {
+  for (Patience patience; absent(v) && !patience.over(w);) v = load_4(p);
+  return v;
+}
+__device__ __forceinline__ float2 settle_8(const Worker& w, const float2* p, float2 v) {
+  for (Patience patience; (absent(v.x) | absent(v.y)) && !patience.over(w);) v = load_8(p);
+  return v;
+}
 
 // Cells that a run of tasks waits for, one for each lane of warp 0: those from number `first` on. A pass over the plan's
 // edges adds them all; runs with more than 32 take several passes.
@@ -199,59 +316,84 @@ struct Waiter {
   }
 };
 
-// Collects notifications of the same cell and sends them as one. Only thread 0 uses it, after the consumers' barrier,
-// which orders every consumer's writes before the release.
+// Collects notifications of the same cell and sends them as one. Only one thread uses it, after the consumers' barrier; its
+// fence orders every consumer's writes before all of its additions.
 struct Notifier {
   Worker& w;
   u32 cell = 0, count = 0;
-  __device__ Notifier(Worker& worker) : w(worker) {}
+  __device__ __forceinline__ Notifier(Worker& worker) : w(worker) { fence_release(); }
   __device__ __forceinline__ void add(u32 c, u32 n) {
     if (count && c != cell) flush();
     cell = c;
     count += n;
   }
   __device__ __forceinline__ void flush() {
-    if (count) add_release(w.bank + (i64)cell * LINE, count);
+    if (count) add_relaxed(w.bank + (i64)cell * LINE, count);
     count = 0;
   }
 };
 
-// The loader: one thread that keeps the ring full.
+// The loader: one thread that keeps the ring full. Issuing a copy takes it a good part of the time in which the memory
+// delivers one: so `pump` is one short loop for all classes, and its state is numbers that the compiler can't take apart
+// into what it would compute again.
 struct Loader {
-  const Launch& launch;
-  Block* block;
-  u8* ring;
-  u32 chunk;
+  const u8* from;  // the operands of a run of tasks: `bytes` bytes, which the operator has asked for by `stream`
+  u32 bytes;
+  int task;        // the first task of the next run; -1: the share's first
+  u32 slot, lap;   // of the next chunk; laps are counted modulo 2
+  u32 ring, bars, flag;  // shared memory: slots, full and empty barriers, and Block::quit
   bool quit;
+#if EV_NO_RUN_AHEAD
+  u32 runs;
+  Block* block;
+#endif
 
-  // streams `bytes` bytes as chunks of CHUNK, the last one shorter. Its state is kept in locals: members would be read
-  // again after every instruction that may touch memory.
-  __device__ __forceinline__ void stream(const void* src, i64 bytes) {
-    Block* const b = block;
-    const u8* from = (const u8*)src;
-    u32 i = chunk, left = (u32)bytes;
-    while (left) {
-      const u32 slot = i % SLOTS, size = left < CHUNK ? left : CHUNK;
-      if (i >= SLOTS && !wait(b, &b->empty[slot], ((i / SLOTS) - 1) & 1)) break;
-      if (i >= IN_FLIGHT && !wait(b, &b->full[(i - IN_FLIGHT) % SLOTS], ((i - IN_FLIGHT) / SLOTS) & 1)) break;
-      mbar_expect(&b->full[slot], size);
-      bulk_copy(ring + slot * CHUNK, from, size, &b->full[slot]);
-      from += size;
-      left -= size;
-      ++i;
-    }
-    quit = left != 0;
-    chunk = i;
+  __device__ __forceinline__ Loader(Block* b, u8* memory) : from(nullptr), bytes(0), task(-1), slot(0), lap(0), quit(false) {
+    ring = opaque(shared_address(memory));
+    bars = opaque(shared_address(b->full));
+    flag = opaque(shared_address((const void*)&b->quit));
+#if EV_NO_RUN_AHEAD
+    runs = 0;
+    block = b;
+#endif
   }
-  static __device__ __forceinline__ bool wait(const Block* b, u64* bar, u32 parity) {
+
+  __device__ __forceinline__ void stream(const void* src, i64 size) {
+    from = (const u8*)src;
+    bytes = (u32)size;
+  }
+
+  // copies what was asked for as chunks of CHUNK, the last one shorter
+  __device__ __forceinline__ void pump() {
+    const u8* src = from;
+    for (int left = (int)bytes; left > 0; left -= CHUNK) {
+      const u32 full = bars + slot * 8;
+      // the slot's last chunk has been read; the chunk IN_FLIGHT before this one has landed. On the first lap both parities
+      // are those of the phase before the first, which counts as complete.
+      const u32 before = slot >= IN_FLIGHT ? full - IN_FLIGHT * 8 : full + (SLOTS - IN_FLIGHT) * 8;
+      if (!wait(full + SLOTS * 8, lap ^ 1) || !wait(before, slot >= IN_FLIGHT ? lap : lap ^ 1)) return;
+      const u32 size = left < CHUNK ? left : CHUNK;
+      mbar_expect(full, size);
+      bulk_copy(ring + slot * CHUNK, src, size, full);
+      src += CHUNK;
+      if (++slot == SLOTS) { slot = 0; lap ^= 1; }
+    }
+  }
+#if EV_NO_RUN_AHEAD
+  __device__ __forceinline__ void wait_for_events() {
+    while ((int)(block->begun - runs) <= 0 && block->quit != 1) {}
+    ++runs;
+  }
+#endif
+  __device__ __forceinline__ bool wait(u32 bar, u32 parity) {
     while (!mbar_try_wait(bar, parity))
-      if (b->quit) return false;
+      if (load_shared(flag)) { quit = true; return false; }
     return true;
   }
   // copies still under way must land before the block may end
-  __device__ __forceinline__ void drain() {
-    for (u32 i = chunk > SLOTS ? chunk - SLOTS : 0; i < chunk; ++i)
-      while (!mbar_try_wait(&block->full[i % SLOTS], (i / SLOTS) & 1)) {}
+  __device__ __forceinline__ void drain() const {
+    for (u32 s = 0; s < SLOTS; ++s)
+      while (!mbar_try_wait(bars + s * 8, s < slot ? lap : lap ^ 1)) {}
   }
 };
 
@@ -260,6 +402,12 @@ struct Loader {
 __device__ __forceinline__ void clear_bank(const Launch& l, u32 bank, int tid) {
   u32* cells = l.counters + (i64)bank * NUM_CELLS * LINE;
   for (int c = blockIdx.x * CONSUMERS + tid; c < NUM_CELLS; c += gridDim.x * CONSUMERS) cells[(i64)c * LINE] = 0;
+}
+
+// Fills this worker's share of the bank of announced tensors that the next step uses, likewise.
+__device__ __forceinline__ void clear_announced(const Launch& l, u32 bank, int tid) {
+  uint4* const words = (uint4*)announced_bank(l, bank);
+  for (int i = blockIdx.x * CONSUMERS + tid; i < ANNOUNCED / 16; i += gridDim.x * CONSUMERS) words[i] = make_uint4(~0u, ~0u, ~0u, ~0u);
 }
 
 __device__ __forceinline__ float to_float(float x) { return x; }

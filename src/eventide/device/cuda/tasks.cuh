@@ -1,7 +1,7 @@
 // What the two roles do with one task grid: the loader streams its operands, the consumers run its tasks.
 //
 // A generated class C holds one grid's operands and answers: tasks(), coords(t), share(...), enters(), waits(), notifies(),
-// run(), and stream() if it has operands that stream. `consume` and `load` are all there is to a static schedule.
+// run(), and stream() if it has operands that stream. `consume` and `next_run` are all there is to a static schedule.
 #pragma once
 
 namespace ev {
@@ -30,17 +30,20 @@ __device__ __forceinline__ int run_length(const C& c, const Coords& x, int t, co
   return ev_min(s.end - t, c.last_extent() - x.v[C::LAST]);
 }
 
+// Has the operands of the share's next run of tasks asked for; false: there is none.
 template <class C>
-__device__ __forceinline__ void load(const C& c, Loader& l) {
+__device__ __forceinline__ bool next_run(const C& c, Loader& l) {
   if constexpr (C::STREAMED) {
     const Share s = c.share(blockIdx.x, c.tasks());
-    for (int t = s.begin; t < s.end && !l.quit;) {
-      const Coords x = c.coords(t);
-      const int count = run_length(c, x, t, s);
-      c.stream(l, x, count);
-      t += count * s.stride;
-    }
+    const int t = l.task < 0 ? s.begin : l.task;
+    if (t >= s.end) return false;
+    const Coords x = c.coords(t);
+    const int count = C::op_t::WHOLE_CHUNKS ? run_length(c, x, t, s) : 1;
+    c.stream(l, x, count);
+    l.task = t + count * s.stride;
+    return true;
   }
+  return false;
 }
 
 // False: the launch is being aborted.
@@ -61,6 +64,9 @@ __device__ __forceinline__ bool consume(const C& c, Worker& w) {
   const Share s = c.share(blockIdx.x, c.tasks());
   if (s.begin >= s.end) {
     w.stash_arguments();
+#if EV_PHASE_BARRIER
+    w.wait_for_phase();
+#endif
     w.sync();
   }
   for (int t = s.begin; t < s.end;) {
@@ -71,10 +77,15 @@ __device__ __forceinline__ bool consume(const C& c, Worker& w) {
 #endif
     typename C::op_t op;
     c.prefetch(op, w, x, count);
-    if (w.warp == 0) {
 #if EV_DELAY
-      test_delay(w, t);
+    if (w.warp == 0) test_delay(w, t);
 #endif
+#if EV_PHASE_BARRIER
+    w.wait_for_phase();
+    w.sync();
+    if (w.block->quit == 1) return false;
+#endif
+    if (C::WAITS && !EV_PHASE_BARRIER && w.warp == 0) {
       for (int first = 0, cells = 1; first < cells; first += 32) {
         Waiter k(w.lane, first);
         for (int i = 0; i < (C::WAITS_VARY ? count : 1); ++i) c.waits(k, x.plus(C::LAST, i));
@@ -82,25 +93,36 @@ __device__ __forceinline__ bool consume(const C& c, Worker& w) {
         cells = k.count;
       }
     }
-    w.sync();
-    if (w.block->quit == 1) return false;
+    if constexpr (C::WAITS && !EV_PHASE_BARRIER) {
+      w.sync();
+      if (w.block->quit == 1) return false;
+    }
+#if EV_NO_RUN_AHEAD
+    if (C::STREAMED && w.tid == 0) ++w.block->begun;
+#endif
 #if EV_TRACE
-    const u64 ready = clock64();
+    w.data_at = clock64();
 #endif
     c.run(op, w, x, count);
     if (t + count * s.stride >= s.end) w.stash_arguments();
     w.sync();
 #if EV_TRACE
-    w.trace(t, count, begin, ready, clock64());
+    w.trace(t, count, begin, w.data_at, clock64());
 #endif
     t += count * s.stride;
-    if (w.tid == CONSUMERS - 1) {  // not a thread of the warp that polls: a release takes a while
+    if (C::NOTIFIES && !EV_PHASE_BARRIER && w.tid == CONSUMERS - 1) {  // not a thread of the warp that polls: a release takes a while
       Notifier n(w);
       if (C::NOTIFIES_VARY) for (int i = 0; i < count; ++i) c.notifies(n, x.plus(C::LAST, i), 1);
       else c.notifies(n, x, count);
       n.flush();
+#if EV_TRACE
+      w.trace_published();
+#endif
     }
   }
+#if EV_PHASE_BARRIER
+  w.leave_phase();
+#endif
   return true;
 }
 

@@ -15,7 +15,7 @@ namespace ev {
 
 template <class A>
 struct attention_decode_op {
-  static constexpr bool RUNS = false;
+  static constexpr bool RUNS = false, ANNOUNCES = true;
   static constexpr int D = A::head_dim, GROUP = A::num_heads / A::num_kv_heads, PAGE = A::page_size;
   static constexpr int NC = D / 32;                   // 16-byte pieces of a head vector in a lane
   static constexpr int SPAN = 16 * WARPS, ROW = D * 2 + 16;  // bytes of a staged vector: 16 apart modulo 128
@@ -33,7 +33,7 @@ struct attention_decode_op {
   const int* pages;
 
   __device__ __forceinline__ i64 cell(const A& a, int h, int p) const {
-    return ((i64)h * A::k_past_t::dim1 + (i64)__ldg(pages + p / PAGE) * PAGE + p % PAGE) * D;
+    return ((i64)h * A::k_past_t::dim1 + (i64)pages[p / PAGE] * PAGE + p % PAGE) * D;
   }
 
   // of the span from `base` on: the keys of this warp's 16 positions into registers, their values into shared memory
@@ -55,10 +55,10 @@ struct attention_decode_op {
   }
 
   __device__ __forceinline__ void prefetch(const A& a, Worker& w, int t, int h, int j) {
-    pos = __ldg(a.pos.data + t);
-    begin = __ldg(a.split_begin.data + j);
-    end = ev_min(__ldg(a.split_end.data + j), pos);
-    pages = a.block_table.data + (i64)__ldg(a.seq.data + t) * A::block_table_t::dim1;
+    pos = a.pos.data[t];
+    begin = a.split_begin.data[j];
+    end = ev_min(a.split_end.data[j], pos);
+    pages = a.block_table.data + (i64)a.seq.data[t] * A::block_table_t::dim1;
     fetch(a, w, h, begin);
     for (int i = w.tid; i < D / 4; i += CONSUMERS) {
       copy_16(w.scratch + ROPE + i * 16, a.rope.data + (i64)pos * D + i * 4);
@@ -104,17 +104,26 @@ struct attention_decode_op {
 
   __device__ __forceinline__ void run(const A& a, Worker& w, int t, int h, int j) {
     const int g = w.lane >> 2, q = w.lane & 3;
-    const bool mine = begin <= pos && pos < __ldg(a.split_end.data + j);  // the token's own position is in this split
+    const bool mine = begin <= pos && pos < a.split_end.data[j];  // the token's own position is in this split
     const int length = ev_max(end - begin, 0) + mine;
     // row g of the queries; row GROUP: the own key; the own value goes straight to shared memory
     const bf16* const row = a.q_in.data + (i64)t * A::q_in_t::dim1 + q * 8;
     const int vector = g < GROUP ? h * GROUP + g : A::num_heads + h;
-    uint4 qv[NC];
+    uint4 qv[NC], own[NC];
     #pragma unroll
     for (int i = 0; i < NC; ++i) {
       qv[i] = load_16(row + vector * D + i * 32);
-      if (w.warp == 0 && g == 0) copy_16(w.scratch + OWN_V + q * 16 + i * 64, row + (A::num_heads + A::num_kv_heads + h) * D + i * 32);
+      if (w.warp == 0 && g == 0) own[i] = load_16(row + (A::num_heads + A::num_kv_heads + h) * D + i * 32);
     }
+    #pragma unroll
+    for (int i = 0; i < NC; ++i) {
+      if constexpr (A::q_in_t::polled && A::k_in_t::polled && A::v_in_t::polled) qv[i] = settle_16(w, row + vector * D + i * 32, qv[i]);
+      if (w.warp == 0 && g == 0) {
+        if constexpr (A::v_in_t::polled) own[i] = settle_16(w, row + (A::num_heads + A::num_kv_heads + h) * D + i * 32, own[i]);
+        *(uint4*)(w.scratch + OWN_V + q * 16 + i * 64) = own[i];
+      }
+    }
+    w.settled();
     wait_copies();
     w.sync();  // staged values and tables are there
     prepare(w, g >= GROUP, qv);

@@ -6,7 +6,7 @@ namespace ev {
 
 template <class A>
 struct attention_merge_op : Stateless {
-  static constexpr bool RUNS = false;
+  static constexpr bool RUNS = false, ANNOUNCES = true;
   static constexpr int D = A::head_dim, SHARES = CONSUMERS / D, TOGETHER = 8;
   static_assert(CONSUMERS % D == 0, "attention_merge needs a head size that divides 256");
   static_assert(SHARES * (D + 2) * 4 <= SCRATCH, "attention_merge's shares must fit in the scratch memory");
@@ -23,8 +23,15 @@ struct attention_merge_op : Stateless {
       #pragma unroll
       for (int i = 0; i < TOGETHER; ++i) {
         const int j = j0 + i * SHARES;
-        s[i] = j < splits ? stats[j] : make_float2(-1e30f, 0.f);
-        p[i] = j < splits ? part[(i64)j * D] : 0.f;
+        s[i] = j < splits ? load_8(stats + j) : make_float2(-1e30f, 0.f);
+        p[i] = j < splits ? load_4(part + (i64)j * D) : 0.f;
+      }
+      if constexpr (A::part_t::polled && A::stats_t::polled) {
+        #pragma unroll
+        for (int i = 0; i < TOGETHER; ++i) {
+          const int j = j0 + i * SHARES;
+          if (j < splits) { s[i] = settle_8(w, stats + j, s[i]); p[i] = settle_4(w, part + (i64)j * D, p[i]); }
+        }
       }
       float next = top;
       #pragma unroll
@@ -40,6 +47,7 @@ struct attention_merge_op : Stateless {
       }
       top = next;
     }
+    w.settled();
     float* values = (float*)w.scratch;          // [SHARES, D]
     float2* sums = (float2*)(values + SHARES * D);
     values[w.tid] = v;

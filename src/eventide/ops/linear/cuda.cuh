@@ -14,7 +14,7 @@ namespace ev {
 
 template <class A>
 struct linear_op {
-  static constexpr bool RUNS = true;
+  static constexpr bool RUNS = true, ANNOUNCES = true;
   static constexpr int K = A::x_t::dim1, KP = pad_k(K);
   static constexpr int SLAB = CHUNK / 16;                    // k of one chunk: 8 rows of 2 bytes
   static constexpr int SLABS = (KP + SLAB - 1) / SLAB;       // chunks of one panel
@@ -27,6 +27,7 @@ struct linear_op {
   static constexpr int PANEL_PART = SLABS * TOKENS * 32;     // bytes of partial sums of one panel
   static constexpr int PANELS = (SCRATCH - PART) / PANEL_PART;
   static constexpr bool GATED = A::activation == 1;
+  static constexpr bool WHOLE_CHUNKS = KP * 16 % CHUNK == 0;  // else panels are streamed one by one: no chunk holds parts of two
   static_assert(TOKENS <= 8, "a linear task holds at most 8 tokens");
   static_assert(K % 8 == 0, "a linear needs k to be a multiple of 8");
   static_assert(PANELS >= 1, "the partial sums of one panel must fit in the scratch memory");
@@ -72,6 +73,7 @@ struct linear_op {
         const int k = (w.tid + piece * CONSUMERS) * 8;
         if (k >= KP) break;
         uint4 v = got[piece];
+        if constexpr (A::x_t::polled) { if (k < K) v = settle_16(w, row + k, v); }
         if constexpr (A::has_norm_weight) {
           {
             u32* x = &v.x;
@@ -91,23 +93,39 @@ struct linear_op {
         if (w.lane == 0) sums[t * WARPS + w.warp] = square;
       }
     }
+    w.settled();
+    w.sync();
+  }
+
+  static __device__ __forceinline__ bf16 load_residual(const A& a, const Worker& w, i64 at) {
+    if constexpr (A::residual_t::polled) return settle(w, a.residual.data + at);
+    return a.residual.data[at];
+  }
+
+  // the same for an input that isn't staged
+  static __device__ __forceinline__ void await(const A& a, const Worker& w, int first, int tokens) {
+    for (int t = 0; t < tokens; ++t) {
+      const bf16* row = a.x.data + source_row(a, first + t) * K;
+      for (int k = w.tid * 8; k < K; k += CONSUMERS * 8) settle_16(w, row + k, load_16(row + k));
+    }
+    w.settled();
     w.sync();
   }
 
   static __device__ __forceinline__ void multiply(const A& a, const Worker& w, const u8* chunk, int slab, int first, int tokens, float (&c)[2]) {
     const int g = w.lane >> 2, q = w.lane & 3;
     const u8* wp = chunk + g * 64 + ((q ^ ((g >> 1) & 3)) << 4);
-    const int token = ev_min(g, tokens - 1);
     const int k0 = slab * SLAB + q * 8;
     const u8* xp;
-    if constexpr (STAGED) xp = w.scratch + token * XS + k0 * 2;
-    else xp = (const u8*)(a.x.data + source_row(a, first + token) * K + k0);
+    if constexpr (STAGED) xp = w.scratch + ev_min(g, tokens - 1) * XS + k0 * 2;
+    else xp = (const u8*)(a.x.data + source_row(a, first + ev_min(g, tokens - 1)) * K + k0);
     float acc[4][4] = {};
     const int tiles = ev_min(SLAB, KP - slab * SLAB) / 32;
     auto step = [&](int i, int chain) {
-      uint4 b = *(const uint4*)(wp + i * 512), x;
+      const uint4 b = *(const uint4*)(wp + i * 512);
+      uint4 x = make_uint4(0, 0, 0, 0);  // lanes of tokens that aren't there load nothing: shared memory sets the pace
       if constexpr (STAGED) x = *(const uint4*)(xp + i * 64);
-      else x = K % 32 == 0 || k0 + i * 32 < K ? load_16(xp + i * 64) : make_uint4(0, 0, 0, 0);
+      else if (g < tokens && (K % 32 == 0 || k0 + i * 32 < K)) x = load_16(xp + i * 64);
       mma_8816(acc[chain], x.x, x.y, b.x, b.y);
       mma_8816(acc[chain + 1], x.z, x.w, b.z, b.w);
     };
@@ -125,12 +143,20 @@ struct linear_op {
 
   __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) {
     const int first = m * TOKENS, tokens = ev_min(TOKENS, a.y.dim0 - first);
+    bool settle_first = false;
+    i64 first_at = 0;
     float residual = 0.f;  // of this thread's first result: loaded beside x, not after the product
     if constexpr (A::has_residual) {
-      const int panels = ev_min(PANELS, count), t = w.tid / (panels * 8), col = n * 8 + w.tid % (panels * 8);
-      if (t < tokens && col < A::y_t::dim1) residual = to_float(a.residual.data[(i64)(first + t) * A::y_t::dim1 + col]);
+      const int width = ev_min(PANELS, count) * 8, t = row_of(w.tid, width), col = n * 8 + w.tid - t * width;
+      settle_first = t < tokens && col < A::y_t::dim1;
+      first_at = (i64)(first + t) * A::y_t::dim1 + col;
+      if (settle_first) residual = to_float(bf16{load_2(a.residual.data + first_at)});
     }
     if constexpr (STAGED) stage(a, w, first, tokens);
+    else if constexpr (A::x_t::polled) await(a, w, first, tokens);
+    if constexpr (A::has_residual) {
+      if (A::residual_t::polled && settle_first) residual = to_float(settle(w, a.residual.data + first_at));
+    }
     float* part = (float*)(w.scratch + PART);
     const int g = w.lane >> 2, q = w.lane & 3;
     for (int p0 = 0; p0 < count; p0 += PANELS) {
@@ -147,6 +173,9 @@ struct linear_op {
       if (p0 + PANELS < count) w.sync();
     }
   }
+
+  // i / width, without the division where there is one row
+  static __device__ __forceinline__ int row_of(int i, int width) { return TOKENS == 1 ? i >= width : i / width; }
 
   static __device__ __forceinline__ float scale(const A& a, const Worker& w, int t) {
     if constexpr (A::has_norm_weight) {
@@ -171,7 +200,7 @@ struct linear_op {
     constexpr int COLS = GATED ? 4 : 8;  // columns of y in a panel
     const int per_token = panels * COLS;
     for (int i = w.tid; i < per_token * tokens; i += CONSUMERS) {
-      const int t = i / per_token, panel = i % per_token / COLS, c = i % COLS;
+      const int t = row_of(i, per_token), at_panel = i - t * per_token, panel = at_panel / COLS, c = at_panel % COLS;
       const int col = (n + panel) * COLS + c;
       if (col >= A::y_t::dim1) continue;
       const float s = scale(a, w, t);
@@ -185,7 +214,7 @@ struct linear_op {
         if constexpr (A::has_bias) v += to_float(a.bias.data[col]);
       }
       const i64 at = (i64)(first + t) * A::y_t::dim1 + col;
-      if constexpr (A::has_residual) v += ahead && i == w.tid ? residual : to_float(a.residual.data[at]);
+      if constexpr (A::has_residual) v += ahead && i == w.tid ? residual : to_float(load_residual(a, w, at));
       put(a.y.data + at, v);
     }
   }
