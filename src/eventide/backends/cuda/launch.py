@@ -9,6 +9,7 @@ steps have the same, so that thousands of steps take no more room than their pos
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,23 +92,31 @@ class Packer:
         first = steps[0]
         many = any(step.inputs.get(n) is not first.inputs.get(n) for step in steps for n in self.layout.table_offsets)
         packed = self._empty(len(steps), many)
-        for k, step in enumerate(steps):
-            check_symbols(self.plan, step.symbols)
-            if self.layout.symbols:
-                packed.symbols[k] = [step.symbols[n] for n in self.layout.symbols]
-            for t in self.inputs:
-                array = as_array(t, self._given(step.inputs, t.name), shape_of(t, step.symbols))
-                check(t, array, step.symbols, step.inputs)
-                if k == 0 or many or t.name not in self.layout.table_offsets:
-                    self._put(packed, slice(k, k + 1), t.name, array[None])
+        begin = 0
+        for _, group in itertools.groupby(steps, lambda step: dict(step.symbols)):
+            # a prompt's steps are all of one size but the last: what they have in common is looked at once
+            run = list(group)
+            given = {t.name: [self._given(step.inputs, t.name) for step in run] for t in self.inputs}
+            stacked = frozenset(name for name, arrays in given.items() if any(a is not arrays[0] for a in arrays))
+            inputs = {name: _stack(arrays) if name in stacked else arrays[0] for name, arrays in given.items()}
+            self._fill(packed, slice(begin, begin + len(run)), run[0].symbols, inputs, stacked)
+            begin += len(run)
         return packed
 
     def loop(self, symbols: Mapping[str, int], inputs: Mapping[str, Any], n: int, stacked: frozenset[str]) -> Packed:
         """Of n steps of one size; inputs in `stacked` have a leading dimension of n."""
-        check_symbols(self.plan, symbols)
         if unknown := stacked - {t.name for t in self.inputs}:
             raise ProgramError(f"plan '{self.plan.name}' has no input '{min(unknown)}' to be stacked")
         packed = self._empty(n, not stacked.isdisjoint(self.layout.table_offsets))
+        self._fill(packed, slice(0, n), symbols, inputs, stacked)
+        return packed
+
+    def _fill(
+        self, packed: Packed, rows: slice, symbols: Mapping[str, int], inputs: Mapping[str, Any], stacked: frozenset[str]
+    ) -> None:
+        """Some rows of `packed` from steps of one size."""
+        check_symbols(self.plan, symbols)
+        n = rows.stop - rows.start
         for t in self.inputs:
             shape, many = shape_of(t, symbols), t.name in stacked
             array = as_array(t, self._given(inputs, t.name), (n, *shape) if many else shape)
@@ -117,9 +126,8 @@ class Packer:
                     check(t, array[k], symbols, {name: v[k] if name in stacked else v for name, v in inputs.items()})
             else:
                 check(t, array, symbols, inputs)
-            self._put(packed, slice(None), t.name, array if many else array[None])
-        packed.symbols[:] = [symbols[name] for name in self.layout.symbols] or [0]
-        return packed
+            self._put(packed, rows, t.name, array if many else array[None])
+        packed.symbols[rows] = [symbols[name] for name in self.layout.symbols] or [0]
 
     def _given(self, inputs: Mapping[str, Any], name: str) -> Any:
         if name not in inputs:
@@ -131,6 +139,8 @@ class Packer:
         offset = (self.layout.table_offsets if large else self.layout.input_offsets)[name]
         flat = np.ascontiguousarray(array).reshape(len(array), -1)
         flat = flat.view(np.uint8) if flat.size else flat.astype(np.uint8)
+        if large and len(packed.tables) == 1:
+            rows = slice(0, 1)
         (packed.tables if large else packed.inputs)[rows, offset : offset + flat.shape[1]] = flat
 
     def small(self, symbols: Mapping[str, int], rows: Array, keep: Collection[str] | None = None) -> Outputs:
@@ -145,6 +155,13 @@ class Packer:
                 data = np.ascontiguousarray(rows[:, offset : offset + size])
                 found[t.name] = data.view(to_numpy(t.dtype)).reshape(len(rows), *shape).copy()
         return found
+
+
+def _stack(arrays: list[Any]) -> Any:
+    """[steps, ...] of one input, or what is wrong with the first that differs, for `as_array` to say."""
+    shapes = [np.shape(a) for a in arrays]
+    odd = next((a for a, shape in zip(arrays, shapes) if shape != shapes[0]), None)
+    return np.stack([np.asarray(a) for a in arrays]) if odd is None else odd
 
 
 def _changes(*tables: Any) -> list[int]:
