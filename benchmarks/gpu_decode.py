@@ -239,7 +239,8 @@ def told(entry: dict[str, Any]) -> str:
     if entry["launches"] is not None:
         text += f"\n{'':14}kernels of a generation: {entry['launches']}, per_op {entry.get('per_op_launches')}"
     if "transformers" in entry:
-        text += f"\n{'':14}transformers: graph {entry['transformers']['graph_ms']:.3f}, eager {entry['transformers']['eager_ms']:.3f}"
+        peer = entry["transformers"]
+        text += f"\n{'':14}transformers: graph {peer['graph_ms']:.3f}, eager {peer['eager_ms']:.3f}"
     for name, ms in entry.get("ablations_ms", {}).items():
         text += f"\n{'':14}{name}: {ms:.4f} ms ({ms / entry['ms'] - 1:+.1%})"
     return text

@@ -59,11 +59,12 @@ def write_checkpoint(folder: Path, model: str) -> int:
     c = config_of(model)
     folder.mkdir(parents=True, exist_ok=True)
     facts = {
-        "architectures": [c.architecture], "model_type": "llama" if "Llama" in c.architecture else "qwen3", "hidden_size": c.hidden_size,
-        "intermediate_size": c.intermediate_size, "num_hidden_layers": c.num_layers, "num_attention_heads": c.num_heads,
+        "architectures": [c.architecture], "model_type": "llama" if "Llama" in c.architecture else "qwen3",
+        "hidden_size": c.hidden_size, "intermediate_size": c.intermediate_size,
+        "num_hidden_layers": c.num_layers, "num_attention_heads": c.num_heads,
         "num_key_value_heads": c.num_kv_heads, "head_dim": c.head_dim, "vocab_size": c.vocab_size, "hidden_act": "silu",
-        "tie_word_embeddings": c.tie_word_embeddings, "max_position_embeddings": c.max_position_embeddings, "rms_norm_eps": c.rms_norm_eps,
-        "rope_theta": c.rope_theta, "torch_dtype": "bfloat16",
+        "tie_word_embeddings": c.tie_word_embeddings, "max_position_embeddings": c.max_position_embeddings,
+        "rms_norm_eps": c.rms_norm_eps, "rope_theta": c.rope_theta, "torch_dtype": "bfloat16",
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(facts))
     header: dict[str, Any] = {}

@@ -85,9 +85,8 @@ def main(path: str, context: int, tokens: int, rounds: int) -> dict[str, Any]:
     config = AutoConfig.for_model(facts.pop("model_type"), **facts)
     if config.model_type == "llama":
         # its forward makes a mask of its own, which the cache, full as it is, doesn't need
-        sys.modules[f"transformers.models.{config.model_type}.modeling_{config.model_type}"] = module = __import__(
-            "transformers.models.llama.modeling_llama", fromlist=["_"]
-        )
+        from transformers.models.llama import modeling_llama as module
+
         module.create_causal_mask = lambda *args, **options: None
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):

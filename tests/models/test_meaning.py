@@ -10,7 +10,7 @@ import torch
 
 from eventide.models.checkpoint import open_weights
 from eventide.models.registry import family_of, load_config
-from eventide.models.weights import iter_weights
+from eventide.models.weights import iter_pieces, iter_weights
 from tests.checkpoints import SHAPES, Shape, load_reference, make_checkpoint
 from tests.numpy_model import logits
 
@@ -28,3 +28,21 @@ def test_logits(tmp_path: Path, shape: Shape) -> None:
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-5
     # the shapes are chosen so that a flat or constant output can't pass
     assert expected.std() > 0.5 and np.abs(expected - expected[0]).max() > 0.5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_pieces_put_in_their_rows_are_the_weights(tmp_path: Path, dtype: str) -> None:
+    """Stored in the wanted dtype, a piece is a view of the file; otherwise a whole weight."""
+    make_checkpoint(tmp_path, SHAPES["qwen3"])
+    config = load_config(tmp_path)
+    specs = family_of(config).weight_specs(config)
+    source = open_weights(tmp_path, specs, dtype=dtype)
+    want = dict(iter_weights(specs, source, dtype))
+    found: dict[str, np.ndarray] = {}
+    ended: list[str] = []
+    for piece in iter_pieces(specs, source, dtype):
+        array = found.setdefault(piece.name, np.zeros(piece.shape, piece.array.dtype))
+        array[piece.first :: piece.step][: len(piece.array)] = piece.array
+        assert piece.array.base is not None or dtype == "bfloat16"
+        ended += [piece.name] if piece.last else []
+    assert ended == list(want) and all(np.array_equal(found[name], want[name]) for name in want)

@@ -27,7 +27,8 @@ def measure_read_bandwidth(device: Device, passes: int = 8) -> float:
     device.enter()
     nbytes = min(_BUFFER_BYTES, device.free_bytes()[0] // 2 // _CHUNK * _CHUNK)
     if nbytes < _SMALLEST:
-        raise OutOfMemoryError(f"measuring how fast {device.name} reads needs 1 GiB of free memory, and {2 * nbytes / 2**30:.2f} are")
+        free = f"{2 * nbytes / 2**30:.2f}"
+        raise OutOfMemoryError(f"measuring how fast {device.name} reads needs 1 GiB of free memory, and {free} are free")
     text = "\n".join((DEVICE / name).read_text().replace("#pragma once\n", "") for name in ("ptx.cuh", "read.cuh"))
     module, function = device.load(compile_source(text).cubin, "read_all")
     device.shared_memory(function, _SLOTS * _CHUNK)
