@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from eventide.bench import Evaluation, sandbox
+from eventide.bench import Definition, Evaluation, sandbox
 
-from .runner_kit import HONEST, measure, reason, solution
+from .runner_kit import HONEST, measure, reason, solution, workload
 
 GOOD_HELPER = """
 import numpy as np
@@ -85,8 +85,69 @@ def test_keeps_what_it_finds_in_the_output(tmp_path: Path) -> None:
 
 def test_constant_output_within_the_limits(tmp_path: Path) -> None:
     # limits wider than the values: only the missing dependence on the inputs gives it away
-    result = attack("def run(x, y, z):\n    z[:] = 0\n", tmp_path, atol=1e3)
+    result = attack("def run(x, y, z):\n    z[:] = 0\n", tmp_path, atol=1e3, rtol=1e3)
     assert str(result.status) == "INCORRECT_NUMERICAL" and "constant or cached" in reason(result)
+
+
+SOFTMAX = Definition.model_validate(
+    {
+        "name": "softmax",
+        "op_type": "softmax",
+        "axes": {"rows": {"type": "var"}, "n": {"type": "const", "value": 4096}},
+        "inputs": {"x": {"shape": ["rows", "n"], "dtype": "float32"}},
+        "outputs": {"y": {"shape": ["rows", "n"], "dtype": "float32"}},
+        "reference": "import numpy as np\n\ndef run(x):\n    e = np.exp(x / 4)\n    return e / e.sum(-1, keepdims=True)\n",
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "passes"),
+    [
+        ("y[:] = np.abs(x) * 1e-4", False),  # anything below the absolute limit, as long as it varies
+        ("e = np.exp(x / 4); y[:] = e / e.sum(-1, keepdims=True) * 1.002", True),
+    ],
+)
+def test_values_that_all_lie_below_the_absolute_limit(tmp_path: Path, body: str, passes: bool) -> None:
+    code = f"import numpy as np\n\ndef run(x, y):\n    {body}\n"
+    candidate = solution(code, definition=SOFTMAX)
+    result = measure(candidate, tmp_path / "cache", definition=SOFTMAX, work=workload(SOFTMAX, rows=4))
+    assert str(result.status) == ("PASSED" if passes else "INCORRECT_NUMERICAL"), reason(result)
+
+
+SAMPLING = Definition.model_validate(
+    {
+        "name": "sampling_from_probs",
+        "op_type": "sampling",
+        "axes": {"rows": {"type": "var"}, "vocab_size": {"type": "const", "value": 500}},
+        "inputs": {"probs": {"shape": ["rows", "vocab_size"], "dtype": "float32"}},
+        "outputs": {"samples": {"shape": ["rows"], "dtype": "int64"}},
+        "reference": (
+            "import numpy as np\n\ndef run(probs):\n    c = probs.cumsum(-1)\n"
+            "    return (c < np.random.rand(len(c), 1) * c[:, -1:]).sum(-1).astype(np.int64)\n"
+        ),
+    }
+)
+DRAW = "c = probs.cumsum(-1); samples[:] = (c < np.random.rand(len(c), 1) * c[:, -1:]).sum(-1)"
+
+
+@pytest.mark.parametrize(
+    ("lazy", "passes"),
+    [
+        (DRAW, True),
+        ("samples[:] = probs.argmax(-1)", False),  # always a possible token
+        ("samples[:] = np.argsort(probs, -1)[:, -120]", False),
+    ],
+)
+def test_samples_only_where_the_distribution_is_tested(tmp_path: Path, lazy: str, passes: bool) -> None:
+    """The rows of the test of distribution have few tokens and are all alike: easily told from a workload's own."""
+    code = (
+        "import numpy as np\nnp.random.seed(1)\n\ndef run(probs, samples):\n"
+        f"    if np.count_nonzero(probs[0]) < 50:\n        {DRAW}\n    else:\n        {lazy}\n"
+    )
+    candidate = solution(code, definition=SAMPLING)
+    result = measure(candidate, tmp_path / "cache", definition=SAMPLING, work=workload(SAMPLING, rows=16))
+    assert str(result.status) == ("PASSED" if passes else "INCORRECT_NUMERICAL"), reason(result)
 
 
 def test_late_write_from_a_thread(tmp_path: Path) -> None:

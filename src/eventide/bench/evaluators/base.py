@@ -7,11 +7,14 @@ when they are the reference's own, with the same sign (a log-sum-exp of nothing 
 where the reference has NaN; anything else that is not finite fails whatever share of elements may miss. Booleans and
 integers of 32 or 64 bits are indices and counts, which must be equal; narrower integers are quantised values and have
 the limits.
+
+Where zeros would pass, since as many of the reference's elements as must match lie within the absolute limit, that limit
+decides nothing (a softmax over a vocabulary lies below 1e-2 as a whole). It is then `rtol` of the largest of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -101,6 +104,12 @@ class Evaluator(Protocol):
     def trials(self, definition: Definition, inputs: Mapping[str, Any], rng: np.random.Generator) -> list[Trial]:
         """Questions about many calls; usually none."""
 
+    def figures(self, case: Case) -> list[float]:
+        """What of one checked call is to be judged together with other calls; usually nothing."""
+
+    def conclude(self, figures: Sequence[float]) -> Verdict:
+        """Judge the figures of all checked calls of a measurement."""
+
 
 class BaseEvaluator:
     """What most evaluators have in common."""
@@ -114,6 +123,12 @@ class BaseEvaluator:
 
     def trials(self, definition: Definition, inputs: Mapping[str, Any], rng: np.random.Generator) -> list[Trial]:
         return []
+
+    def figures(self, case: Case) -> list[float]:
+        return []
+
+    def conclude(self, figures: Sequence[float]) -> Verdict:
+        return Verdict(True)
 
     def check(self, case: Case) -> Verdict:
         result = Verdict(True)
@@ -153,6 +168,7 @@ def compare(name: str, dtype: str, actual: Array, expected: Array, tolerance: To
         return Verdict(ok, float(gap.max()), float(relative.max()), "" if ok else reason)
     flat_actual, flat_expected = actual.reshape(-1), expected.reshape(-1)
     failed, bad, largest, largest_relative = 0, 0, 0.0, 0.0
+    atol = _absolute_limit(flat_expected, dtype, tolerance, ratio)
     for start in range(0, flat_expected.size, _CHUNK):
         a = as_float(flat_actual[start : start + _CHUNK], dtype)
         e = as_float(flat_expected[start : start + _CHUNK], dtype)
@@ -165,7 +181,7 @@ def compare(name: str, dtype: str, actual: Array, expected: Array, tolerance: To
             continue
         gap = np.abs(a - e)
         relative = gap / (np.abs(e) + 1e-8)
-        failed += int(np.count_nonzero((gap > tolerance.atol) & (relative > tolerance.rtol)))
+        failed += int(np.count_nonzero((gap > atol) & (relative > tolerance.rtol)))
         largest = max(largest, float(gap.max()))
         largest_relative = max(largest_relative, float(relative.max()))
     count = flat_expected.size * (2 if dtype in PACKED else 1)
@@ -177,7 +193,22 @@ def compare(name: str, dtype: str, actual: Array, expected: Array, tolerance: To
     extra = {"matched_ratio": matched} if ratio < 1 else {}
     if matched >= ratio:
         return Verdict(True, largest, largest_relative, "", extra)
-    limits = f"atol={tolerance.atol:g} and rtol={tolerance.rtol:g}"
+    limits = f"atol={atol:g} and rtol={tolerance.rtol:g}"
     found = f"(largest {largest:.3g} absolute, {largest_relative:.3g} relative)"
     reason = f"{name}: {failed} of {count} elements are off by more than {limits} {found}"
     return Verdict(False, largest, largest_relative, reason, extra)
+
+
+def _absolute_limit(expected: Array, dtype: str, tolerance: Tolerance, ratio: float) -> float:
+    """The absolute limit, tightened where an output of zeros would be within it."""
+    small, peak = 0, 0.0
+    for start in range(0, expected.size, _CHUNK):
+        size = np.abs(as_float(expected[start : start + _CHUNK], dtype))
+        within = size <= tolerance.atol
+        small += int(np.count_nonzero(within | ~np.isfinite(size)))
+        peak = max(peak, float(size[within].max(initial=0.0)))
+    count = expected.size * (2 if dtype in PACKED else 1)
+    # of zeros alone nothing better is known, and without a relative limit the absolute one is meant
+    if small < ratio * count or not peak or not tolerance.rtol:
+        return tolerance.atol
+    return min(tolerance.atol, tolerance.rtol * peak)

@@ -7,12 +7,17 @@ Distribution, once: all rows get one peaked distribution and the total variation
 what should have been is held against what n honest draws would show:
 
     E[TVD] = 1/2 sum_i E|p̂_i - p_i| ≈ sum_i sqrt(p_i (1 - p_i) / (2 pi n)),    limit = 2 E[TVD] + 0.02
+
+Place, over all checked calls: rows of the workload's own are judged too, as the rows above are easily told from them.
+With the tokens of a row in descending order of probability, a sample's place is the mass before it and a random share of
+its own; of honest samples it is uniform in [0, 1], whatever the rows (the probability integral transform). Mean and
+spread of all places are held against that, at five standard errors.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +30,9 @@ _MASS_SLACK = 1e-4  # float32 sums over a vocabulary, in whatever order
 _SUPPORT = 8
 _SAMPLES = 2000
 _MOST_CALLS = 400
+_MOST_ROWS = 16  # of one call whose places are looked at; a row is sorted for it
+_MOST_SIGMAS = 5.0
+_KNOWN = {"probs", "top_k", "top_p"}
 
 
 def _value(inputs: Mapping[str, Any], name: str, row: int) -> float | None:
@@ -88,6 +96,37 @@ class SamplingEvaluator(BaseEvaluator):
             if mass > max(top_p, 0.0) + _MASS_SLACK:
                 return f"more probable tokens hold {mass:.4f} of the mass and top_p is {top_p:.4f}"
         return ""
+
+    def figures(self, case: Case) -> list[float]:
+        if not set(case.inputs) <= _KNOWN:  # another filter, whose distribution isn't known here
+            return []
+        probs = np.asarray(case.inputs["probs"])
+        tokens = case.actual[next(iter(case.definition.outputs))].reshape(-1)
+        rng = np.random.default_rng()
+        places = []
+        for row in rng.permutation(len(tokens))[:_MOST_ROWS].tolist():
+            kept = filtered(probs[row], _value(case.inputs, "top_k", row), _value(case.inputs, "top_p", row))
+            token = int(tokens[row])
+            order = np.argsort(-probs[row].astype(np.float64), kind="stable")
+            before = float(kept[order[: int(np.flatnonzero(order == token)[0])]].sum())
+            places.append(before + float(kept[token]) * float(rng.random()))
+        return places
+
+    def conclude(self, figures: Sequence[float]) -> Verdict:
+        if not figures:
+            return Verdict(True)
+        apart = np.asarray(figures) - 0.5
+        # of a uniform number in [-1/2, 1/2]: variance 1/12; of its square: mean 1/12, variance 1/180
+        mean = float(apart.mean()) * math.sqrt(12 * len(apart))
+        spread = (float(np.square(apart).mean()) - 1 / 12) * math.sqrt(180 * len(apart))
+        extra = {"place_sigmas": mean, "spread_sigmas": spread, "places": len(apart)}
+        if max(abs(mean), abs(spread)) <= _MOST_SIGMAS:
+            return Verdict(True, extra=extra)
+        reason = (
+            f"{len(apart)} samples of the workload's own rows don't follow their probabilities: in descending order their mean "
+            f"place is {mean:+.1f} and their spread {spread:+.1f} standard errors off"
+        )
+        return Verdict(False, 1.0, 1.0, reason, extra)
 
     def trials(self, definition: Definition, inputs: Mapping[str, Any], rng: np.random.Generator) -> list[Trial]:
         probs = np.asarray(inputs["probs"])

@@ -93,6 +93,7 @@ class Measurement:
         self.random = random.SystemRandom()  # what is checked, and in which order, must not be guessable
         self.outcome = Outcome("PASSED")
         self._prints: list[tuple[int, int]] = []
+        self._figures: list[float] = []
         self._reference_ms = 0.0
         self._call_ms = 0.0
         self._check_s = 0.0
@@ -137,6 +138,7 @@ class Measurement:
             verdict = self.evaluator.check(case)
         self.outcome.checked += 1
         self._judge(verdict)
+        self._figures += self.evaluator.figures(case)
         self._prints.append((_print(case.expected), _print(case.actual)))
         self._check_s = time.monotonic() - started
 
@@ -177,6 +179,7 @@ class Measurement:
                     self._trial_or_again(bound, trial)
                 self._no_processes(bound)
             self._outputs_vary()
+            self._judge(self.evaluator.conclude(self._figures))
         except (Failed, WorkerFailure) as failure:
             self.outcome.status, self.outcome.reason = failure.status, failure.reason
             printed = bound.worker.printed.strip() if bound is not None else ""
