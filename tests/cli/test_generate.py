@@ -42,6 +42,24 @@ def test_standard_input_is_a_prompt(run: Run, small: Path, monkeypatch: pytest.M
     assert run("generate", small, *GREEDY).out == expected
 
 
+def test_prompts_may_stand_behind_options(run: Run, small: Path) -> None:
+    expected = run("generate", small, "One", "Two", *GREEDY, "--chat").out
+    assert "--- 1: length" in expected
+    assert run("generate", small, *GREEDY, "--chat", "One", "Two").out == expected
+    assert run("generate", *GREEDY, "--chat", small, "One", "Two").out == expected
+    assert run("generate").err == "error: the following arguments are required: MODEL (see `eventide generate --help`)\n"
+
+
+def test_a_terminal_shows_the_prompt_too(small: Path) -> None:
+    leader, follower = os.openpty()
+    process = start("generate", small, "One and two", *GREEDY, stdout=follower)
+    os.close(follower)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert os.read(leader, 4096).decode().startswith("One and two")
+    os.close(leader)
+
+
 def test_chat_template_and_logprobs(run: Run, small: Path) -> None:
     plain, chat = (
         json.loads(run("generate", small, "Hello", *extra, *GREEDY, "--json", "--logprobs", 2).out)["completions"][0]

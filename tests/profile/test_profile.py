@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -87,3 +90,14 @@ def test_explain_joins_layers() -> None:
 def test_bandwidth_is_plausible() -> None:
     found = measure_read_bandwidth(1, seconds=0.05, buffer_bytes=2**25)
     assert 1e8 < found < 1e13
+
+
+def test_an_interrupted_measurement_ends() -> None:
+    """Readers that are left behind don't keep the process from ending."""
+    code = (
+        "import _thread, threading; from eventide.profile.bandwidth import measure_read_bandwidth; "
+        "threading.Timer(0.7, _thread.interrupt_main).start(); measure_read_bandwidth(2, seconds=100)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=50, check=False)
+    assert found.returncode != 0 and found.stderr.rstrip().endswith("KeyboardInterrupt")

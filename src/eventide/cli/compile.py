@@ -28,9 +28,15 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("compile", help="show what the compiler makes of a model", description=_DESCRIPTION)
     add_model_options(parser, weights=False)
     parser.add_argument("--target", default="cpu", help=f"one of {', '.join(_TARGETS)}")
-    parser.add_argument("--print-after", action="append", default=[], metavar="PASS", help="print what a pass returned")
+    parser.add_argument(
+        "--print-after",
+        action="append",
+        default=[],
+        metavar="PASS",
+        help="print what a pass returned: fuse, tile, events, coarsen, memory, schedule or verify (may be repeated)",
+    )
     parser.add_argument("--layers", type=int, metavar="N", help="compile only the first N layers (shorter to read)")
-    parser.add_argument("--output", metavar="FILE", help="write the plan as JSON")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the plan as JSON")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ def add_step_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch", type=int, default=1, metavar="N", help="sequences in the step (default 1)")
     group.add_argument("--context", type=int, default=64, metavar="N", help="tokens in each sequence (default 64)")
     group.add_argument("--prefill", action="store_true", help="a step that reads the context, not one that decodes")
-    group.add_argument("--steps", type=int, default=None, metavar="N", help="steps to measure")
+    group.add_argument("--steps", type=int, default=None, metavar="N", help="steps to measure (9 to explain, 3 to profile)")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
     from ..profile.explain import explain
 
     llm = load_llm(args)
-    plan, steps, timelines = measured_steps(llm, args.batch, args.context, args.prefill, args.steps or 9)
+    plan, steps, timelines = measured_steps(llm, args.batch, args.context, args.prefill, 9 if args.steps is None else args.steps)
     bandwidth = read_bandwidth(llm)
     report = explain(plan, steps, timelines, bandwidth=bandwidth)
     gpu = llm.device == "cuda"

@@ -1,6 +1,7 @@
 """`eventide generate`: continue prompts.
 
-One prompt's text streams out as it comes; of several, each is printed when all are done. Timings go to standard error.
+One prompt's text streams out as it comes (behind the prompt, on a terminal); of several, each is printed when all are
+done. Timings go to standard error.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Continue one prompt or several, which run together. Without a prompt, standard i
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("generate", help="continue prompts", description=_DESCRIPTION)
     add_model_options(parser)
-    parser.add_argument("prompt", metavar="PROMPT", nargs="*", help="the text to continue")
+    parser.add_argument("prompt", metavar="PROMPT", nargs="*", default=[], help="the text to continue")
     parser.add_argument("--token-ids", action="append", metavar="IDS", help="a prompt as comma-separated token ids")
     parser.add_argument("--chat", action="store_true", help="each prompt is a user's message to the chat template")
     add_sampling_options(parser)
@@ -102,6 +103,8 @@ def main(args: argparse.Namespace) -> int:
     streaming = len(prompts) == 1 and not args.json
     interrupted = False
     pieces = llm.stream(prompts, params)
+    if streaming and sys.stdout.isatty() and not args.chat and isinstance(prompts[0], str):
+        print(prompts[0], end="", flush=True)  # whoever looks on reads a whole sentence; pipes get the continuation alone
     try:
         for piece in pieces:
             timing.note(len(piece.token_ids))

@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
     from ..profile.timeline import merge, write_trace
 
     llm = load_llm(args)
-    *_, timelines = measured_steps(llm, args.batch, args.context, args.prefill, args.steps or 3)
+    *_, timelines = measured_steps(llm, args.batch, args.context, args.prefill, 3 if args.steps is None else args.steps)
     llm.close()
     whole = merge(timelines)
     write_trace(whole, args.output)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 
@@ -34,18 +35,23 @@ def _one_pass(parts: list[np.ndarray]) -> float:
     barrier = threading.Barrier(len(parts) + 1)
 
     def read(part: np.ndarray) -> None:
-        barrier.wait()
-        # a maximum needs one pass and no second operand, so nothing but the reads takes time
-        part.max()
-        barrier.wait()
+        with suppress(threading.BrokenBarrierError):
+            barrier.wait()
+            # a maximum needs one pass and no second operand, so nothing but the reads takes time
+            part.max()
+            barrier.wait()
 
     threads = [threading.Thread(target=read, args=(part,)) for part in parts]
-    for thread in threads:
-        thread.start()
-    barrier.wait()
-    start = time.perf_counter()
-    barrier.wait()
-    seconds = time.perf_counter() - start
+    try:
+        for thread in threads:
+            thread.start()
+        barrier.wait()
+        start = time.perf_counter()
+        barrier.wait()
+        seconds = time.perf_counter() - start
+    except BaseException:
+        barrier.abort()  # Ctrl-C, say: readers that waited on would keep the process from ending
+        raise
     for thread in threads:
         thread.join()
     return seconds
