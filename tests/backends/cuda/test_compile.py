@@ -19,7 +19,7 @@ import pytest
 from eventide import target
 from eventide.backends.cuda import nvrtc
 from eventide.backends.cuda.codegen import DEVICE, Config, Source, generate
-from eventide.backends.cuda.fit import SHARED_LIMIT, UnfitPlanError, compile_plan_source, divisions
+from eventide.backends.cuda.fit import IN_FLIGHT, LIGHT_IN_FLIGHT, SHARED_LIMIT, UnfitPlanError, compile_plan_source, divisions
 from eventide.backends.cuda.nvrtc import Binary, compile_source
 from eventide.errors import DeviceError, EventideError, MissingDependencyError
 from eventide.ir.expr import Var
@@ -172,10 +172,10 @@ def test_the_cache_is_used_and_half_files_are_not(tmp_path: Path, monkeypatch: p
 
 def test_shared_memory_is_divided_by_need() -> None:
     one, mixed = divisions(plan_of_one(config())), divisions(plan_of(config()))
-    assert (one[0].slots, one[0].in_flight, one[0].scratch) == (23, 5, 40 * 1024)
-    assert (mixed[0].slots, mixed[0].in_flight, mixed[0].scratch) == (16, 5, 88 * 1024)
+    assert (one[0].slots, one[0].in_flight, one[0].scratch) == (23, LIGHT_IN_FLIGHT, 40 * 1024)
+    assert (mixed[0].slots, mixed[0].in_flight, mixed[0].scratch) == (16, LIGHT_IN_FLIGHT, 88 * 1024)
     heavy = divisions(whole("Qwen3-8B", "decode"))[0]
-    assert (heavy.slots, heavy.in_flight, heavy.announce, one[0].announce) == (23, 6, 0, 1)
+    assert (heavy.slots, heavy.in_flight, heavy.announce, one[0].announce) == (23, IN_FLIGHT, 0, 1)
     assert all(c.shared_bytes < SHARED_LIMIT and (c.slots % 8 == 0 or c.slots >= c.in_flight + 8) for c in one + mixed)
 
 
