@@ -19,7 +19,14 @@ import pytest
 from eventide import target
 from eventide.backends.cuda import nvrtc
 from eventide.backends.cuda.codegen import DEVICE, Config, Source, generate
-from eventide.backends.cuda.fit import IN_FLIGHT, LIGHT_IN_FLIGHT, SHARED_LIMIT, UnfitPlanError, compile_plan_source, divisions
+from eventide.backends.cuda.fit import (
+    IN_FLIGHT,
+    LIGHT_IN_FLIGHT,
+    SHARED_LIMIT,
+    UnfitPlanError,
+    compile_plan_source,
+    divisions,
+)
 from eventide.backends.cuda.nvrtc import Binary, compile_source
 from eventide.errors import DeviceError, EventideError, MissingDependencyError
 from eventide.ir.expr import Var
