@@ -14,7 +14,8 @@ carried only where
 
   - the tasks that the consumer's cells wait for are the very tasks that write the region which it reads, not fewer
     (looked at for the first, a middle and the last task, at the symbols' smallest and largest values), and
-  - whatever else the producers write is touched by no other grid of the step, so nobody relies on the edge for it.
+  - whatever else the producers write is touched by no other grid of the step, so nobody relies on the edge for it, and
+  - whatever else the consumer reads is written by no other grid of the step: it starts before its data is there.
 
 An operator can write such a tensor if its cuda.cuh says `ANNOUNCES = true`, and read one as operand x if it looks at
 `x_t::polled`.
@@ -56,12 +57,15 @@ def find_announced(plan: Plan, code: Callable[[str], str]) -> Announced:
         for e in g.notifies:
             producers.setdefault(e.event, []).append(g)
     users: dict[str, set[str]] = {}
+    writers: dict[str, set[str]] = {}
     for g in plan.grids:
         for a in g.accesses:
             users.setdefault(a.tensor, set()).add(g.name)
+            if get_op(g.op).operand(a.operand).mode != "read":
+                writers.setdefault(a.tensor, set()).add(g.name)
     carried = set()
     for g in plan.grids:
-        for e in g.waits:
+        for e in g.waits if _ready(g, tensors, writers) else ():
             makers = producers.get(e.event, [])
             if makers and all(_alone(m, tensors, users) and _carries(views, m, g, e, tensors, code) for m in makers):
                 carried.add((g.name, e.event))
@@ -92,6 +96,10 @@ def _alone(maker: TaskGrid, tensors: set[str], users: dict[str, set[str]]) -> bo
     op = get_op(maker.op)
     written = [a.tensor for a in maker.accesses if op.operand(a.operand).mode != "read"]
     return all(name in tensors or users[name] == {maker.name} for name in written)
+
+
+def _ready(reader: TaskGrid, tensors: set[str], writers: dict[str, set[str]]) -> bool:
+    return all(a.tensor in tensors or writers.get(a.tensor, set()) <= {reader.name} for a in reader.accesses)
 
 
 def _corners(plan: Plan) -> Iterator[StepView]:

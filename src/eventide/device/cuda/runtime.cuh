@@ -277,6 +277,11 @@ struct Patience {
 
 // Announced tensors (see backends/cuda/announce.py): elements are all ones until they have been written.
 __device__ __forceinline__ bool absent(u32 two) { return (two & 0xffffu) == 0xffffu || two >= 0xffff0000u; }
+// the same two elements where they were copied and not computed: the one NaN that means something else becomes another
+__device__ __forceinline__ u32 present(u32 two) {
+  if ((two & 0xffffu) == 0xffffu) two ^= 0x8000u;
+  return two >= 0xffff0000u ? two ^ 0x80000000u : two;
+}
 __device__ __forceinline__ bool absent(const uint4& v) { return absent(v.x) | absent(v.y) | absent(v.z) | absent(v.w); }
 
 // eight elements, loaded already as `v`, once they are all there

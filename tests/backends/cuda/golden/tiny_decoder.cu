@@ -13,7 +13,7 @@ constexpr int IN_FLIGHT = 6;
 constexpr int SCRATCH = 90112;
 constexpr int TRACE = 0;
 constexpr int STAGED = 320;
-constexpr int ANNOUNCED = 3072;
+constexpr int ANNOUNCED = 4096;
 }  // namespace ev
 // C0: embed
 struct C0 {
@@ -32,15 +32,15 @@ struct C0 {
     pos.dim0 = s.symbol(0);
     tokens.data = (const int*)(args[2]);
     w.data = (const bf16*)(args[3]);
-    y.data = (bf16*)(args[4]);
+    y.data = (bf16*)(s.bank + args[4]);
     y.dim0 = s.symbol(0);
   }
   static constexpr bool RUNS = embed_op<C0>::RUNS;
   static constexpr bool STREAMED = false;
   static constexpr int LAST = 0;
   static constexpr bool ENTERS = false;
-  static constexpr bool WAITS_VARY = false, NOTIFIES_VARY = true;
-  static constexpr bool WAITS = false, NOTIFIES = true;
+  static constexpr bool WAITS_VARY = false, NOTIFIES_VARY = false;
+  static constexpr bool WAITS = false, NOTIFIES = false;
   __device__ __forceinline__ int last_extent() const { return s.symbol(0); }
   __device__ __forceinline__ int tasks() const { return s.symbol(0); }
   __device__ __forceinline__ Coords coords(int t) const {
@@ -49,14 +49,11 @@ struct C0 {
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
-    return block_share<WORKERS>(worker, tasks, (int)args[6] + (int)args[7] * s.symbol(0) + (int)args[8] * ev_floordiv((s.symbol(0) + 7), 8) + (int)args[9] * s.symbol(3));
+    return block_share<WORKERS>(worker, tasks, (int)args[5] + (int)args[6] * s.symbol(0) + (int)args[7] * ev_floordiv((s.symbol(0) + 7), 8) + (int)args[8] * s.symbol(3));
   }
   __device__ __forceinline__ void waits(Waiter& k, const Coords& x) const {
   }
   __device__ __forceinline__ void notifies(Notifier& k, const Coords& x, int times) const {
-    { const int c0 = ev_floordiv(x.v[0], 8);
-    k.add((u32)args[5] + c0, times);
-    }
   }
   typedef embed_op<C0> op_t;
   __device__ __forceinline__ void prefetch(op_t& op, Worker& w, const Coords& x, int count) const { op.prefetch(*this, w, x.v[0]); }
@@ -64,7 +61,7 @@ struct C0 {
 };
 // C1: layers.0.qkv
 struct C1 {
-  struct x_t { const bf16* data; int dim0; static constexpr int dim1 = 64; static constexpr int layout = PLAIN; static constexpr bool polled = false; } x;
+  struct x_t { const bf16* data; int dim0; static constexpr int dim1 = 64; static constexpr int layout = PLAIN; static constexpr bool polled = true; } x;
   struct w_t { const bf16* data; static constexpr int dim0 = 256; static constexpr int dim1 = 64; static constexpr int layout = PANEL8; static constexpr bool polled = false; } w;
   static constexpr bool has_norm_weight = true;
   struct norm_weight_t { const bf16* data; static constexpr int dim0 = 64; static constexpr int layout = PLAIN; static constexpr bool polled = false; } norm_weight;
@@ -79,7 +76,7 @@ struct C1 {
   const Step& s;
   const u64* args;
   __device__ __forceinline__ C1(const Step& step_, const u64* args_) : s(step_), args(args_) {
-    x.data = (const bf16*)(args[0]);
+    x.data = (const bf16*)(s.bank + args[0]);
     x.dim0 = s.symbol(0);
     w.data = (const bf16*)(args[1]);
     norm_weight.data = (const bf16*)(args[2]);
@@ -91,7 +88,7 @@ struct C1 {
   static constexpr int LAST = 1;
   static constexpr bool ENTERS = false;
   static constexpr bool WAITS_VARY = false, NOTIFIES_VARY = true;
-  static constexpr bool WAITS = true, NOTIFIES = true;
+  static constexpr bool WAITS = false, NOTIFIES = true;
   __device__ __forceinline__ int last_extent() const { return 32; }
   __device__ __forceinline__ int tasks() const { return 32 * ev_floordiv((s.symbol(0) + 7), 8); }
   __device__ __forceinline__ Coords coords(int t) const {
@@ -101,17 +98,14 @@ struct C1 {
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
-    return block_share<WORKERS>(worker, tasks, (int)args[6] + (int)args[7] * s.symbol(0) + (int)args[8] * ev_floordiv((s.symbol(0) + 7), 8) + (int)args[9] * s.symbol(3));
+    return block_share<WORKERS>(worker, tasks, (int)args[5] + (int)args[6] * s.symbol(0) + (int)args[7] * ev_floordiv((s.symbol(0) + 7), 8) + (int)args[8] * s.symbol(3));
   }
   __device__ __forceinline__ void waits(Waiter& k, const Coords& x) const {
-    for (int c0 = ev_max(x.v[0], 0), end0 = ev_min(ev_min(ev_floordiv((s.symbol(0) + 7), 8), (x.v[0] + 1)), ev_floordiv((s.symbol(0) + 7), 8)); c0 < end0; ++c0) {
-    k.add((u32)args[4] + c0, ev_min((-8 * c0 + s.symbol(0)), 8));
-    }
   }
   __device__ __forceinline__ void notifies(Notifier& k, const Coords& x, int times) const {
     { const int c0 = x.v[0];
     { const int c1 = ev_floordiv(x.v[1], 8);
-    k.add((u32)args[5] + (c0 * 4 + c1), times);
+    k.add((u32)args[4] + (c0 * 4 + c1), times);
     }}
   }
   typedef linear_op<C1> op_t;
@@ -283,7 +277,7 @@ struct C4 {
     x.data = (const bf16*)(args[0]);
     x.dim0 = s.symbol(0);
     w.data = (const bf16*)(args[1]);
-    residual.data = (const bf16*)(args[2]);
+    residual.data = (const bf16*)(s.bank + args[2]);
     residual.dim0 = s.symbol(0);
     y.data = (bf16*)(s.bank + args[3]);
     y.dim0 = s.symbol(0);
