@@ -14,8 +14,11 @@ carried only where
 
   - the tasks that the consumer's cells wait for are the very tasks that write the region which it reads, not fewer
     (looked at for the first, a middle and the last task, at the symbols' smallest and largest values), and
-  - whatever else the producers write is touched by no other grid of the step, so nobody relies on the edge for it, and
-  - whatever else the consumer reads is written by no other grid of the step: it starts before its data is there.
+  - whatever else the producers write is touched by no other grid of the step, so nobody relies on the edge for it.
+
+And none is carried in a plan where a grid reads what another wrote in the same step, not announced, and no chain of counters
+leads from the one to the other: a task starts before its announced data is there, and with no fence on the way what its
+producers' producers did need not be seen.
 
 An operator can write such a tensor if its cuda.cuh says `ANNOUNCES = true`, and read one as operand x if it looks at
 `x_t::polled`.
@@ -65,10 +68,12 @@ def find_announced(plan: Plan, code: Callable[[str], str]) -> Announced:
                 writers.setdefault(a.tensor, set()).add(g.name)
     carried = set()
     for g in plan.grids:
-        for e in g.waits if _ready(g, tensors, writers) else ():
+        for e in g.waits:
             makers = producers.get(e.event, [])
             if makers and all(_alone(m, tensors, users) and _carries(views, m, g, e, tensors, code) for m in makers):
                 carried.add((g.name, e.event))
+    if not _chained(plan, tensors, carried, writers, producers):
+        return Announced()
     return Announced(frozenset(tensors), frozenset(carried))
 
 
@@ -98,8 +103,25 @@ def _alone(maker: TaskGrid, tensors: set[str], users: dict[str, set[str]]) -> bo
     return all(name in tensors or users[name] == {maker.name} for name in written)
 
 
-def _ready(reader: TaskGrid, tensors: set[str], writers: dict[str, set[str]]) -> bool:
-    return all(a.tensor in tensors or writers.get(a.tensor, set()) <= {reader.name} for a in reader.accesses)
+def _chained(
+    plan: Plan,
+    tensors: set[str],
+    carried: set[tuple[str, str]],
+    writers: dict[str, set[str]],
+    producers: dict[str, list[TaskGrid]],
+) -> bool:
+    """Whether counters lead from whoever writes what isn't announced to whoever reads it later in the step."""
+    counted: dict[str, set[str]] = {}  # a grid's name -> grids from which a chain of counters leads to it
+    written: set[str] = set()
+    for g in plan.grids:
+        direct = {m.name for e in (*g.waits, *g.enter) if (g.name, e.event) not in carried for m in producers.get(e.event, [])}
+        counted[g.name] = direct.union(*(counted.get(name, set()) for name in direct))
+        for a in g.accesses:
+            before = (writers.get(a.tensor, set()) & written) - {g.name} if a.tensor not in tensors else set()
+            if not before <= counted[g.name]:
+                return False
+        written.add(g.name)
+    return True
 
 
 def _corners(plan: Plan) -> Iterator[StepView]:
