@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 from pathlib import Path
 
 from ..errors import ProgramError
@@ -26,8 +27,11 @@ def list_ops() -> list[str]:
 
 
 def get_op(name: str) -> Op:
-    if name in _registered:
-        return _registered[name]
+    return _registered.get(name) or _find(name)
+
+
+@cache
+def _find(name: str) -> Op:
     if name not in list_ops():
         raise ProgramError(f"unknown operator '{name}'; known are: {', '.join(list_ops())}")
     op = importlib.import_module(f"{__package__}.{name}").OP

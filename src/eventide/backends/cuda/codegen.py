@@ -18,6 +18,7 @@ step to step), run-time tables' addresses, event tensors' first cells, and the c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ...errors import DeviceError, PlanError
@@ -178,6 +179,7 @@ def _bool(value: object) -> str:
     return "true" if value else "false"
 
 
+@cache
 def _device_code(op: Op) -> str:
     path = op.folder / "cuda.cuh" if op.folder else None
     if path is None or not path.exists():
