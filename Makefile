@@ -49,7 +49,7 @@ $(VENV)/created: tools/check_machine.sh
 
 $(VENV)/installed: $(VENV)/created $(NATIVE)
 	@echo "installing Eventide into $(VENV) (compiles the CPU workers, about a minute) ..."
-	@$(BIN)/pip install --quiet --editable .
+	@$(BIN)/pip install --quiet --editable '.[bench]'
 	@touch $@
 
 $(VENV)/tested: $(VENV)/created $(NATIVE)

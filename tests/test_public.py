@@ -88,3 +88,20 @@ def test_every_error_has_a_test() -> None:
 def test_version_is_the_projects() -> None:
     assert f'version = "{eventide.__version__}"' in (ROOT / "pyproject.toml").read_text()
     assert f"## [{eventide.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_compile_says_what_it_was_given() -> None:
+    program = eventide.Program("bad")
+    x = program.input("x", (4, 32), "float32")
+    with pytest.raises(errors.ProgramError, match="tensor 'y': unknown dtype 'float99'; expected one of float32"):
+        program.input("y", (4,), "float99")
+    with pytest.raises(errors.ProgramError, match=r"call 'linear0': operand 'w' must be a tensor of the program .*, got int"):
+        program.call("linear", x=x, w=5)
+    with pytest.raises(errors.UsageError, match=r"compile takes an eventide\.Program, got str"):
+        eventide.compile("bad")  # type: ignore[arg-type]
+    for count in (0, "2", True):
+        with pytest.raises(errors.UsageError, match="num_threads must be an integer from 1 to 1024, got "):
+            eventide.compile(program, num_threads=count)  # type: ignore[arg-type]
+    program.output(program.call("add", a=x, b=x), "sum")
+    kernel = eventide.compile(program, target="interp", num_threads=2)
+    assert repr(kernel) == "CompiledKernel('bad', cpu x2, arguments: x)"

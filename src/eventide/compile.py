@@ -66,6 +66,10 @@ def compile(
     where the target says: a GPU's plan runs in the interpreter with ``target=eventide.target.h200(), backend="interp"``.
     num_threads: CPU workers. `options` go to the backend's kernel. Raises ProgramError, or PlanError from the verifier.
     """
+    if not isinstance(program, Program):
+        raise UsageError(f"compile takes an eventide.Program, got {type(program).__name__}")
+    if num_threads is not None and (type(num_threads) is not int or not 1 <= num_threads <= 1024):
+        raise UsageError(f"num_threads must be an integer from 1 to 1024, got {num_threads!r}")
     if isinstance(target, str):
         if target not in _KINDS:
             raise UsageError(f"unknown target '{target}'; known are: {', '.join(_KINDS)}")
@@ -84,6 +88,10 @@ class CompiledKernel:
         self.plan, self.kernel = plan, kernel
         self._bound: dict[str, Any] = {}
         self._outputs = [t.name for t in plan.tensors.values() if t.role == "output"]
+
+    def __repr__(self) -> str:
+        names = [t.name for t in self.plan.tensors.values() if t.role in ("input", "weight", "state")]
+        return f"CompiledKernel({self.plan.name!r}, {self.plan.target}, arguments: {', '.join(names)})"
 
     @property
     def states(self) -> Mapping[str, Array]:

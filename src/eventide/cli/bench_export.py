@@ -78,7 +78,9 @@ def run_export(args: argparse.Namespace) -> int:
     elif args.list:
         print(table(["definition", "workloads"], [[n, str(c)] for n, c in counts.items()]))
     else:
-        print(f"wrote {len(counts)} definitions and {sum(counts.values())} workloads to {args.data}")
+        solutions = sum(e.solution is not None for e in exported)
+        with_tasks = f" and {solutions} of its own tasks as solutions" if args.tasks else ""
+        print(f"wrote {len(counts)} definitions, {sum(counts.values())} workloads{with_tasks} to {args.data}")
     return 0
 
 

@@ -27,7 +27,7 @@ Opener = Callable[[Loaded, str, int, "Progress | None"], Runner]
 
 def num_workers(num_threads: int | None) -> int:
     """Workers of the CPU: `num_threads`, or EVENTIDE_NUM_THREADS, or one for each core this process may use."""
-    if num_threads is not None and (isinstance(num_threads, bool) or not 1 <= num_threads <= 1024):
+    if num_threads is not None and (type(num_threads) is not int or not 1 <= num_threads <= 1024):
         raise UsageError(f"num_threads must be an integer from 1 to 1024, got {num_threads!r}")
     return num_threads or env.NUM_THREADS.get() or len(os.sched_getaffinity(0))
 

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..dtypes import DTYPES
 from ..errors import ProgramError
 from ..ir.expr import Expr, IntLike, Load, Var, wrap
 from ..ir.nodes import Edge, EventTensor, IndexSet, Invariant, Role, Span, Tensor, Via
@@ -135,6 +136,8 @@ class Program:
         self, name: str, shape: Iterable[IntLike], dtype: str, role: Role = "scratch", invariants: Iterable[Invariant] = ()
     ) -> TensorRef:
         self._fresh(name)
+        if dtype not in DTYPES:
+            raise ProgramError(f"tensor '{name}': unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
         t = Tensor(name, tuple(wrap(s) for s in shape), dtype, role, invariants=tuple(invariants))
         self.tensors[name] = t
         return TensorRef(t)
@@ -186,6 +189,12 @@ class Program:
         decl = get_op(op)
         name = name or f"{op}{len(self.calls)}"
         operands, attrs = decl.bind(name, arguments)
+        for operand, value in operands.items():
+            if not isinstance(value, TensorRef):
+                raise ProgramError(
+                    f"call '{name}': operand '{operand}' must be a tensor of the program (from input, weight, state or call), "
+                    f"got {type(value).__name__}"
+                )
         out: list[TensorRef] = []
         for spec, shape, dtype in decl.outputs(name, {k: r.tensor for k, r in operands.items()}, attrs):
             if spec.name not in operands:
