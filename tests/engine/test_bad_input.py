@@ -35,6 +35,8 @@ from tests.tiny_tokenizers import make_tokenizer
         ([[3, "a"]], r"a prompt is a string or a list of token ids, got \[3, 'a'\]"),
         ([None], "a prompt is a string or a list of token ids, got None"),
         (7, "a prompt is a string or a list of token ids, got 7"),
+        (b"text", "a prompt is a string or a list of token ids, got b'text'"),
+        ({"prompt": "x"}, "a prompt is a string or a list of token ids, got {'prompt': 'x'}"),
         ("a\udcff", r"the prompt isn't text: character 1 is '\\udcff', half of a character"),
         ([5, 320], "token id 320 is outside the vocabulary of 320 ids"),
         ([5, -1], "token id -1 is outside"),
@@ -46,6 +48,14 @@ def test_prompts(llm: eventide.LLM, prompt: Any, message: str) -> None:
         llm.generate(prompt)
     with pytest.raises(PromptError, match=message):
         llm.stream(prompt)
+
+
+def test_what_is_not_sampling_params(llm: eventide.LLM) -> None:
+    for params in ({"temperature": 0}, 5, ["warm"]):
+        with pytest.raises(UsageError, match="params must be SamplingParams, or a list with one for each prompt, got "):
+            llm.generate([5], params)  # type: ignore[call-overload]
+    with pytest.raises(PromptError, match="logits takes a list of token ids, got 'text'"):
+        llm.logits("text")  # type: ignore[arg-type]
 
 
 def test_arrays_of_token_ids(llm: eventide.LLM) -> None:
@@ -108,6 +118,7 @@ def test_without_a_tokenizer(bare: Path) -> None:
         ({"dtype": "float17"}, "unknown dtype 'float17'"),
         ({"max_seq_len": 0}, "max_seq_len must be from 1 to 256"),
         ({"num_threads": 0}, "num_threads must be an integer from 1 to 1024, got 0"),
+        ({"num_threads": "2"}, "num_threads must be an integer from 1 to 1024, got '2'"),
         ({"max_seqs": 0}, "max_seqs must be an integer from 1 to 512, got 0"),
         ({"load_format": "gguf"}, "load_format must be one of auto, safetensors, dummy, got 'gguf'"),
     ],

@@ -190,6 +190,8 @@ class LLM:
 
     def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """Teacher-forced logits: row i, after tokens 0 to i, scores token i + 1. float32 `[num_tokens, vocab_size]`."""
+        if isinstance(token_ids, (str, bytes)):
+            raise PromptError(f"logits takes a list of token ids, got {_short(token_ids)}")
         prompt = self._check_ids(token_ids, self.max_seq_len)
         lease = self._pool.take(len(prompt))
         if lease is None:
@@ -211,7 +213,7 @@ class LLM:
 
     def _prompts(self, prompts: Any) -> tuple[list[list[int]], bool]:
         """(token ids of every prompt, whether there was just one)."""
-        if not isinstance(prompts, str) and not hasattr(prompts, "__len__"):
+        if isinstance(prompts, (bytes, Mapping)) or not (isinstance(prompts, str) or hasattr(prompts, "__len__")):
             raise PromptError(f"a prompt is a string or a list of token ids, got {_short(prompts)}")
         single = isinstance(prompts, str) or (len(prompts) > 0 and _is_int(prompts[0]))
         limit = self.max_seq_len - 1
@@ -255,7 +257,9 @@ class LLM:
         if params is None or isinstance(params, SamplingParams):
             each = [params or SamplingParams()] * len(batch)
         else:
-            each = list(params)
+            each = list(params) if isinstance(params, Sequence) else [params]
+            if wrong := [given for given in each if not isinstance(given, SamplingParams)]:
+                raise UsageError(f"params must be SamplingParams, or a list with one for each prompt, got {_short(wrong[0])}")
             if len(each) != len(batch):
                 raise UsageError(
                     f"expected one SamplingParams, or one for each of {len(batch)} prompts, got {len(each)}"
