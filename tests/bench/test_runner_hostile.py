@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from pathlib import Path
 
@@ -316,6 +317,48 @@ FORGER = """
                 SILENCE
             frame = frame.f_back
 """
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_hides_behind_threads_of_its_own(tmp_path: Path) -> None:
+    """A patched clock, and decoys on the main thread's core: what the clock hides looks like waiting for the core."""
+    result = attack(
+        """
+        import hashlib, os, threading, time
+        real, shift = time.perf_counter_ns, 0
+        time.perf_counter_ns = lambda: real() - shift
+        cores = sorted(os.sched_getaffinity(0))
+        block, begin = bytes(200_000), threading.Condition()
+        state = {"busy": False}
+        def decoy():
+            os.sched_setaffinity(0, cores[:1])
+            while True:
+                with begin:
+                    begin.wait_for(lambda: state["busy"])
+                while state["busy"]:
+                    hashlib.sha256(block)      # without the interpreter's lock
+        def run(x, y, z):
+            global shift
+            if not state.get("threads"):
+                state["threads"] = [threading.Thread(target=decoy, daemon=True) for _ in range(5)]
+                os.sched_setaffinity(0, cores[1:])
+                for t in state["threads"]:
+                    t.start()
+            os.sched_setaffinity(0, cores[:1])
+            start = real()
+            with begin:
+                state["busy"] = True
+                begin.notify_all()
+            for _ in range(8):
+                hashlib.sha256(block * 10)     # the work, 8 times as long as it is claimed to be
+            z[:] = right(x, y)
+            state["busy"] = False
+            shift += int((real() - start) * 0.8)
+        """,
+        tmp_path,
+        iterations=8,
+    )
+    assert "timing void" in reason(result), result.log
 
 
 def test_answers_in_the_harness_name(tmp_path: Path) -> None:

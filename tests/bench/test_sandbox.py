@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from eventide.bench import sandbox
-from eventide.bench.sandbox import seccomp
+from eventide.bench.sandbox import procs, seccomp
 from eventide.errors import BenchError
 
 PROBE = """
@@ -160,3 +160,26 @@ def test_filters_assemble_for_both_architectures(machine: str) -> None:
     assert len(code) % 8 == 0 and 0 < len(code) // 8 < 4096
     with pytest.raises(OSError, match="no system-call table"):
         seccomp.assemble([], "riscv64")
+
+
+def test_time_of_other_threads_is_told_from_the_main_ones() -> None:
+    code = (
+        "import hashlib, sys, threading, time\n"
+        "def work(seconds):\n"
+        "    end = time.thread_time() + seconds\n"
+        "    while time.thread_time() < end: hashlib.sha256(bytes(100_000))\n"
+        "for _ in range(2):\n"
+        "    t = threading.Thread(target=work, args=(0.15,)); t.start(); t.join()\n"  # ended threads count as well
+        "if sys.argv[1] == 'both': work(0.3)\n"
+        "print('done', flush=True); sys.stdin.read()\n"
+    )
+    for which in ("threads", "both"):
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, which], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        with child:
+            assert child.stdout is not None and child.stdin is not None
+            assert child.stdout.readline() == "done\n"
+            assert 0.29e9 <= procs.other_threads_ns(child.pid) <= 0.4e9
+            child.stdin.close()
+    assert procs.other_threads_ns(child.pid) == 0  # gone

@@ -6,6 +6,7 @@ A process that is gone reads as empty, stopped for good and of no memory.
 from __future__ import annotations
 
 import os
+import time
 
 
 def read(path: str) -> str:
@@ -17,6 +18,7 @@ def read(path: str) -> str:
         return ""
 
 
+_SCHEDULER_CLOCK = 2  # clock_getcpuclockid(3) of a process, in nanoseconds
 _HAS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # a kernel option
 
 
@@ -76,3 +78,13 @@ def waited_ns(pid: int) -> int:
     """How long the main thread has waited for a core so far; 0 where the kernel keeps no account."""
     fields = read(f"/proc/{pid}/schedstat").split()
     return int(fields[1]) if len(fields) > 1 else 0
+
+
+def other_threads_ns(pid: int) -> int:
+    """Time on a core of all threads, ended ones too, but the main one; 0 where it cannot be told."""
+    fields = read(f"/proc/{pid}/schedstat").split()
+    try:
+        whole = time.clock_gettime_ns((~pid << 3) | _SCHEDULER_CLOCK)
+    except OSError:
+        return 0
+    return max(0, whole - int(fields[0])) if fields else 0
