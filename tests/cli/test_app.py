@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,14 @@ def test_help(run: Run) -> None:
 
 def test_version(run: Run) -> None:
     assert run("--version").out == f"eventide {__version__}\n"
+
+
+def test_as_a_module() -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "eventide", "--version"], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0 and found.stdout == f"eventide {__version__}\n"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import Shape, make_checkpoint
+from tests.checkpoints import Shape, edit_json, make_checkpoint
 from tests.cli.conftest import PROGRAM, Run, start
 
 GREEDY = ("-n", "6", "-t", "0", "--ignore-eos", "--device", "interp")
@@ -120,6 +121,15 @@ def test_an_output_that_is_full(small: Path) -> None:
         process = start("generate", small, "One", *GREEDY, stdout=full)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 5 and "No space left on device" in err and "Traceback" not in err
+
+
+def test_what_the_authors_ask_for_and_nobody_does_is_said(run: Run, small: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(small, tmp_path / "model")
+    edit_json(model / "generation_config.json", repetition_penalty=1.1)
+    found = run("generate", model, "One", *GREEDY)
+    assert found.code == 0 and "note: generation_config.json of " in found.err
+    assert "asks for repetition_penalty, which Eventide doesn't do" in found.err
+    assert "note:" not in run("generate", small, "One", *GREEDY).err
 
 
 def test_not_enough_memory(run: Run, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

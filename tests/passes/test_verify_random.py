@@ -152,7 +152,7 @@ def test_some_random_plans() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(2))
 def test_many_random_plans(part: int) -> None:
-    accepted, refused = look_at(range(100 + 30 * part, 130 + 30 * part))
-    assert accepted >= 100 and refused >= 100
+    accepted, refused = look_at(range(100 + 15 * part, 115 + 15 * part))
+    assert accepted >= 40 and refused >= 40

@@ -100,6 +100,13 @@ class LLM:
         self.dtype = loaded.dtype
         self.limits = loaded.limits
         self._generation = loaded.generation
+        if loaded.generation.ignored:
+            names = ", ".join(loaded.generation.ignored)
+            warnings.warn(
+                f"generation_config.json of {model} asks for {names}, which Eventide doesn't do; continuations are drawn without",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         self._pool = PagePool(self.limits)
         self._closed = False
 
