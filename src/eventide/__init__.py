@@ -5,6 +5,7 @@
     print(llm.generate("Once upon a time").text)
 
     LLM, SamplingParams, Completion, Piece, TokenLogprob     a model, and what it generates
+    Engine, Request, Output                                  requests that come and go while the model runs
     Program, compile                                         an own program of operators, compiled and called on arrays
     errors                                                   every error raised on purpose, as one tree
 
@@ -23,6 +24,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import errors as errors
     from .compile import compile as compile
+    from .engine.engine import Engine as Engine
+    from .engine.engine import Output as Output
+    from .engine.engine import Request as Request
     from .engine.llm import LLM as LLM
     from .engine.outputs import Completion as Completion
     from .engine.outputs import Piece as Piece
@@ -31,7 +35,10 @@ if TYPE_CHECKING:
     from .ops.program import Program as Program
 
 _WHERE = {
+    "Engine": "engine.engine",
     "LLM": "engine.llm",
+    "Output": "engine.engine",
+    "Request": "engine.engine",
     "SamplingParams": "engine.sampling",
     "Completion": "engine.outputs",
     "Piece": "engine.outputs",
@@ -41,7 +48,20 @@ _WHERE = {
     "errors": "",
 }
 
-__all__ = ["LLM", "Completion", "Piece", "Program", "SamplingParams", "TokenLogprob", "__version__", "compile", "errors"]
+__all__ = [
+    "LLM",
+    "Completion",
+    "Engine",
+    "Output",
+    "Piece",
+    "Program",
+    "Request",
+    "SamplingParams",
+    "TokenLogprob",
+    "__version__",
+    "compile",
+    "errors",
+]
 
 
 class _Package(ModuleType):

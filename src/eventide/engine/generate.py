@@ -32,10 +32,10 @@ from .runner import Outputs, Runner
 from .sampling import Resolved
 from .steps import Chunk, make_step
 
-__all__ = ["Request", "bounded", "generate"]
+__all__ = ["SAMPLED", "Generation", "Request", "bounded", "generate"]
 
 _PART_SECONDS = 0.03  # a reader sees new text about this often, and stop strings, which only the host sees, are met
-_SAMPLED = ("next_token", "logprob", "top_ids", "top_logprobs")
+SAMPLED = ("next_token", "logprob", "top_ids", "top_logprobs")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Request:
 
 
 @dataclass
-class _Sequence:
+class Generation:
     """A request in a slot. `cached_len` tokens have keys and values in the cache."""
 
     request: Request
@@ -132,7 +132,7 @@ def generate(
 
     With `stream` False pieces are larger and come later.
     """
-    waiting, live = deque(requests), list[_Sequence]()
+    waiting, live = deque(requests), list[Generation]()
     try:
         while waiting or live:
             live += _admit(waiting, runner, pool, tokenizer, idle=not live)
@@ -152,7 +152,7 @@ def generate(
             pool.give_back(sequence.lease)
 
 
-def _pieces(pool: PagePool, live: list[_Sequence]) -> Iterator[Piece]:
+def _pieces(pool: PagePool, live: list[Generation]) -> Iterator[Piece]:
     """What has come for each sequence; those that have ended leave."""
     for sequence in [s for s in live if s.fresh]:
         piece = sequence.piece()
@@ -164,9 +164,9 @@ def _pieces(pool: PagePool, live: list[_Sequence]) -> Iterator[Piece]:
 
 def _admit(
     waiting: deque[Request], runner: Runner, pool: PagePool, tokenizer: Tokenizer | None, idle: bool
-) -> list[_Sequence]:
+) -> list[Generation]:
     """Start requests in order while there is room."""
-    started: list[_Sequence] = []
+    started: list[Generation] = []
     while waiting:
         request = waiting[0]
         num_tokens = len(request.prompt) + request.params.max_new_tokens
@@ -178,7 +178,7 @@ def _admit(
         waiting.popleft()
         runner.tokens[lease.seq, : len(request.prompt)] = request.prompt
         text = None if tokenizer is None else tokenizer.stream()
-        started.append(_Sequence(request, lease, StopStrings(request.params.stop), text))
+        started.append(Generation(request, lease, StopStrings(request.params.stop), text))
     return started
 
 
@@ -192,9 +192,9 @@ def _no_room(num_tokens: int, pool: PagePool) -> Exception:
     return UsageError("every slot is held by a stream that isn't finished; read it to its end, or close() it")
 
 
-def _read_prompts(runner: Runner, pool: PagePool, live: list[_Sequence]) -> None:
+def _read_prompts(runner: Runner, pool: PagePool, live: list[Generation]) -> None:
     budget = runner.limits.max_tokens
-    counts: list[tuple[_Sequence, int]] = []
+    counts: list[tuple[Generation, int]] = []
     # who generates already goes first: one token each keeps them going while prompts are read
     for sequence in sorted(live, key=lambda s: s.unread > 0):
         count = min(max(sequence.unread, 1), budget)
@@ -203,7 +203,7 @@ def _read_prompts(runner: Runner, pool: PagePool, live: list[_Sequence]) -> None
             budget -= count
     chunks = [sequence.chunk(count) for sequence, count in counts]
     found = runner.run(make_step(runner.limits, chunks, runner.tile_queries, pool.block_table))
-    outputs = {name: found[name][None] for name in _SAMPLED}
+    outputs = {name: found[name][None] for name in SAMPLED}
     row = 0
     for (sequence, count), chunk in zip(counts, chunks, strict=True):
         sequence.cached_len += count
@@ -212,11 +212,11 @@ def _read_prompts(runner: Runner, pool: PagePool, live: list[_Sequence]) -> None
             row += 1
 
 
-def _decode(runner: Runner, pool: PagePool, live: Sequence[_Sequence], stream: bool) -> Generator[None, None, None]:
+def _decode(runner: Runner, pool: PagePool, live: Sequence[Generation], stream: bool) -> Generator[None, None, None]:
     """Steps for all of `live` until one of them ends; a turn for each part that has been taken."""
     live = list(live)
     left = min(sequence.request.params.max_new_tokens - sequence.num_new for sequence in live)
-    keep = _SAMPLED if any(s.request.params.wants_logprobs for s in live) else _SAMPLED[:1]
+    keep = SAMPLED if any(s.request.params.wants_logprobs for s in live) else SAMPLED[:1]
     stops = [sequence.request.params.eos_token_ids for sequence in live]
     chunks = [sequence.chunk(1) for sequence in live]
     part_s = _PART_SECONDS if stream or any(s.request.params.stop for s in live) else float("inf")
