@@ -124,9 +124,7 @@ class Waiting {
     s.word.fetch_add(1, std::memory_order_seq_cst);
 #if defined(__linux__)
     syscall(SYS_futex, reinterpret_cast<uint32_t*>(&s.word), FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
-#else
-    s.word.notify_all();
-#endif
+#endif  // elsewhere a sleeper polls; waking is in the library from C++20 on
   }
 
   static void futex_wait(std::atomic<uint32_t>& word, uint32_t seen) {
