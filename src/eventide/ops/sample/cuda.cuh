@@ -98,9 +98,6 @@ struct sample_op : Stateless {
     }
     best = block_max(w, s, best);
     const float top = key_value((u32)(best >> 32));
-    int token = rank_index(best);
-    if (t != 0.f) token = draw(a, w, s, x, t, r, position, top / t);
-
     double sum = 0;
     if constexpr (A::has_best) {
       const float2* parts = (const float2*)a.sums.data + (i64)r * PIECES;
@@ -116,6 +113,16 @@ struct sample_op : Stateless {
     sum = 0;
     for (int i = 0; i < WARPS; ++i) sum += s->sums[i];
     const float normalizer = top + logf((float)sum);
+    if (!(fabsf(normalizer) < 3.4e38f)) {  // no distribution: logits that are no numbers, or infinite
+      if (w.tid == 0) {
+        a.tokens.data[(i64)seq * A::tokens_t::dim1 + position] = 0;
+        a.next_token.data[r] = -1;
+        a.logprob.data[r] = __int_as_float(0x7fc00000);
+      }
+      if (w.tid < TOP) { a.top_ids.data[(i64)r * TOP + w.tid] = 0; a.top_logprobs.data[(i64)r * TOP + w.tid] = 0.f; }
+      return;
+    }
+    const int token = t == 0.f ? rank_index(best) : draw(a, w, s, x, t, r, position, top / t);
     if (w.tid == 0) {
       a.tokens.data[(i64)seq * A::tokens_t::dim1 + position] = token;
       a.next_token.data[r] = token;
