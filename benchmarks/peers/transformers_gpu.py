@@ -8,6 +8,7 @@ its grouped-query path. Times are medians of single steps between CUDA events, q
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
@@ -76,7 +77,7 @@ def measure(decoder: Decoder, call: Callable[[], None], tokens: int, rounds: int
             call()
             event.record()
         torch.cuda.synchronize()
-        found += [a.elapsed_time(b) for a, b in zip(events, events[1:])]
+        found += [a.elapsed_time(b) for a, b in itertools.pairwise(events)]
     return statistics.median(found[tokens:])
 
 
