@@ -15,9 +15,9 @@ from tests.brute import faults
 from tests.mutants import Mutant, mutants
 from tests.programs import plans
 
-# how many mutants of each plan the long test takes; 2,027 in all
+# how many mutants of each plan the long test takes; 2,035 in all
 NUMBERS = {
-    "decoder-cpu": 450, "decoder-gpu": 430, "decode-gpu": 300, "mlp": 150, "mlp-per_op": 150, "heads": 127,
+    "decoder-cpu": 210, "decoder-gpu": 200, "decode-gpu": 760, "mlp": 159, "mlp-per_op": 159, "heads": 127,
     "experts": 283, "experts-given": 137,
 }  # fmt: skip
 
@@ -45,7 +45,7 @@ def accepted(plan: Plan) -> bool:
 def judged(plan: Plan) -> Iterator[str]:
     """What brute force finds at several steps with several tables, none of them those that the verifier draws."""
     for symbols in sample_symbols(plan):
-        for seed, spread in ((101, 1.0), (102, 0.3), (103, 0.01)):
+        for seed, spread in ((101, 1.0), (102, 0.1)):
             yield from faults(plan, symbols, view(plan, symbols, seed, spread).tables)
 
 
