@@ -39,6 +39,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+from facts import commit  # noqa: E402
 from peers.model import MODELS, make_checkpoint  # noqa: E402
 
 # what the issue asks of Eventide: (name, figure over figure, least ratio)
@@ -224,11 +225,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _commit() -> str:
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True)
-    return found.stdout.strip()
-
-
 def _show(result: dict[str, Any]) -> None:
     for name, entry in result["works"].items():
         parts = [
@@ -259,7 +255,7 @@ def main() -> int:
     result = summarize(figures, {name: shape.decode_bytes for name, shape in MODELS.items()})
     document = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": before,
         "threads": args.threads,
         "rounds": args.rounds,

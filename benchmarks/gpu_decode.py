@@ -28,6 +28,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from facts import commit
 
 from eventide import __version__, target
 from eventide.backends.cuda.bandwidth import measure_read_bandwidth
@@ -249,12 +250,11 @@ def told(entry: dict[str, Any]) -> str:
 def versions(device: Device) -> dict[str, Any]:
     from cuda.bindings import nvrtc
 
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True).stdout.strip()
     smi = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True)
     return {
         "gpu": device.name, "multiprocessors": device.num_sms, "driver": smi.stdout.strip().splitlines()[0] if smi.stdout else "",
         "cuda_driver": device.driver_version, "nvrtc": ".".join(map(str, nvrtc.nvrtcVersion()[1:])),
-        "python": platform.python_version(), "eventide": __version__, "commit": commit,
+        "python": platform.python_version(), "eventide": __version__, "commit": commit(),
     }  # fmt: skip
 
 

@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from facts import commit
 
 import eventide
 
@@ -108,10 +108,9 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--out", type=Path, help="where results go (benchmarks/results/serving.json)")
     p.add_argument("--show", action="store_true", help="print only, write nothing")
     args = p.parse_args(argv)
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True).stdout.strip()
     result: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": commit,
+        "commit": commit(),
         "machine": {"system": platform.platform(), "cores": os.cpu_count(), "load_average_before": os.getloadavg()[0]},
         "trace": {k: getattr(args, k) for k in ("model", "requests", "rate", "pattern", "prompt", "output", "seed")},
         "schedules": {},

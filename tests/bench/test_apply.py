@@ -1,4 +1,7 @@
-"""apply(): the right kernel for the right call, the fallback everywhere else, in every form of call."""
+"""apply(): the right kernel for the right call, the fallback everywhere else, in every form of call.
+
+One file, though a long one: every form of call is held to the same few definitions and solutions on top.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Solutions that try to look faster or better than they are, or to harm the run: none may be PASSED, one test each."""
+"""Solutions that try to look faster or better than they are, or to harm the run: none may be PASSED, one test each.
+
+One file, though a long one: it is the list of what has been thought of, to be read from top to bottom.
+"""
 
 from __future__ import annotations
 

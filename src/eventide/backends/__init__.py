@@ -28,7 +28,7 @@ def build(plan: Plan, backend: str, **options: Any) -> Kernel:
     elif backend == "null":
         from .null import NullKernel as kernel
     elif backend == "cuda":
-        from .cuda_kernel import GpuKernel as kernel
+        from .cuda.kernel import CudaKernel as kernel
     else:
         raise UsageError(f"unknown backend '{backend}'; known are: {', '.join(BACKENDS)}")
     built: Kernel = kernel(plan, **options)

@@ -23,6 +23,7 @@ else is in the batch: a row's arithmetic knows nothing of the others, and draws 
 from __future__ import annotations
 
 import asyncio
+from bisect import insort
 from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ from .generate import Request as _Request
 from .llm import LLM
 from .outputs import TokenLogprob
 from .pages import Lease
+from .runner import Outputs
 from .sampling import SamplingParams
 from .steps import make_step
 
@@ -83,6 +85,10 @@ class _Work(Generation):
     @property
     def left(self) -> int:
         return self.request.params.max_new_tokens - self.num_new
+
+    def take(self, outputs: Outputs, row: int) -> None:
+        super().take(outputs, row)
+        self.known += outputs["next_token"][:, row].tolist()
 
 
 class Engine:
@@ -144,8 +150,7 @@ class Engine:
         self._added += 1
         self._ids.add(request.id)
         work = _Work(inner, Lease(-1, ()), stops, text, id=request.id, rank=rank, known=list(inner.prompt))
-        self._waiting.append(work)
-        self._waiting.sort(key=lambda w: w.rank)
+        insort(self._waiting, work, key=lambda w: w.rank)
 
     def cancel(self, id: Hashable) -> None:
         """Ends a request; its last output says so. UsageError for an id that isn't being served."""
@@ -246,8 +251,7 @@ class Engine:
             last = max(self._running, key=lambda w: w.rank)
             self._running.remove(last)
             self._stop(last)
-            self._waiting.append(last)
-            self._waiting.sort(key=lambda w: w.rank)
+            insort(self._waiting, last, key=lambda w: w.rank)
             self.stats["preemptions"] += 1
             if last is work:
                 return False
@@ -279,7 +283,6 @@ class Engine:
             self._advance(work, count)
         for row, work in enumerate(drew):
             work.take(outputs, row)
-            work.known += outputs["next_token"][:, row].tolist()
         self.stats["steps"] += 1
         return drew
 
@@ -300,7 +303,6 @@ class Engine:
                 done = len(outputs["next_token"])
                 for row, work in enumerate(works):
                     work.take(outputs, row)
-                    work.known += outputs["next_token"][:, row].tolist()
                     self._advance(work, done)
                 self.stats["steps"] += done
         return works

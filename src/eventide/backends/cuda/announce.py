@@ -53,19 +53,18 @@ class Announced:
 
 def find_announced(plan: Plan, code: Callable[[str], str]) -> Announced:
     """`code(op)` is the text of an operator's cuda.cuh."""
-    tensors = _candidates(plan, code)
-    views = list(_corners(plan))
     producers: dict[str, list[TaskGrid]] = {}
-    for g in plan.grids:
-        for e in g.notifies:
-            producers.setdefault(e.event, []).append(g)
     users: dict[str, set[str]] = {}
     writers: dict[str, set[str]] = {}
     for g in plan.grids:
+        for e in g.notifies:
+            producers.setdefault(e.event, []).append(g)
         for a in g.accesses:
             users.setdefault(a.tensor, set()).add(g.name)
             if get_op(g.op).operand(a.operand).mode != "read":
                 writers.setdefault(a.tensor, set()).add(g.name)
+    tensors = _candidates(plan, code, writers)
+    views = list(_corners(plan))
     carried = set()
     for g in plan.grids:
         for e in g.waits:
@@ -77,14 +76,11 @@ def find_announced(plan: Plan, code: Callable[[str], str]) -> Announced:
     return Announced(frozenset(tensors), frozenset(carried))
 
 
-def _candidates(plan: Plan, code: Callable[[str], str]) -> set[str]:
-    writers: dict[str, list[str]] = {}
+def _candidates(plan: Plan, code: Callable[[str], str], writers: dict[str, set[str]]) -> set[str]:
     unfit = {n for n, t in plan.tensors.items() if t.role != "scratch" or t.dtype not in ("bfloat16", "float32")}
     for g in plan.grids:
         for a in g.accesses:
             mode = get_op(g.op).operand(a.operand).mode
-            if mode != "read":
-                writers.setdefault(a.tensor, []).append(g.name)
             if mode == "update" or (mode == "write" and "ANNOUNCES = true" not in code(g.op)):
                 unfit.add(a.tensor)
             if mode == "read" and f"{a.operand}_t::polled" not in code(g.op):
@@ -174,8 +170,9 @@ def _compare(view: StepView, maker: TaskGrid, reader: TaskGrid, edge: Edge, read
         for written, region in read:
             touches = np.ones(len(tasks), bool)
             for span, wanted in zip(written, indices(region, view.env(reader, task), view.tables)):
-                if not isinstance(span, Span) or not isinstance(wanted, slice):
+                if not isinstance(span, Span):
                     return False
+                assert isinstance(wanted, slice)  # no region that a table gives comes this far
                 lo, hi = np.asarray(evaluate(span.lo, env)), np.asarray(evaluate(span.hi, env))
                 touches &= (lo < wanted.stop) & (hi > wanted.start)
             seen |= touches

@@ -186,8 +186,6 @@ class CudaKernel:
         self.device.enter()
         self.memory.bind_rows(tensor_of(self.plan, name, "weight"), array, first, step, last=last)
 
-    bind_weight = bind_weights
-
     @property
     def bound(self) -> set[str]:
         """Names of the weights that have values."""

@@ -80,18 +80,19 @@ struct Step {
   __device__ __forceinline__ int load_table(i64 offset, int index) const { return __ldg((const int*)(tables + offset) + index); }
 };
 
-__device__ __forceinline__ u64 bank_bytes(const Launch& l, int step) { return (u64)((l.first_step + step) & 1) * ANNOUNCED; }
-
 __device__ __forceinline__ Step make_step(const Launch& l, int step) {
   const u8* const inputs = l.inputs + step * l.input_stride;
-  return {l.symbols + (i64)step * NUM_SYMBOLS, inputs, inputs, l.tables + step * l.table_stride, l.outputs + step * l.output_stride, bank_bytes(l, step)};
+  const u64 bank = (u64)((l.first_step + step) & 1) * ANNOUNCED;
+  return {l.symbols + (i64)step * NUM_SYMBOLS, inputs, inputs, l.tables + step * l.table_stride, l.outputs + step * l.output_stride, bank};
 }
 
 // The step as the consumers see it: symbols and small inputs in shared memory, where `stage_step` has begun to copy them.
 // The copies of all threads must have landed, and a barrier passed, before anybody reads them.
 __device__ __forceinline__ Step staged_step(const Launch& l, const Block* block, int step) {
-  const u8 *const inputs = l.inputs + step * l.input_stride, *const tables = l.tables + step * l.table_stride;
-  return {block->symbols, block->staged, inputs, tables, l.outputs + step * l.output_stride, bank_bytes(l, step)};
+  Step s = make_step(l, step);
+  s.symbols = block->symbols;
+  s.staged = block->staged;
+  return s;
 }
 __device__ __forceinline__ void stage_step(const Launch& l, Block* block, int step, int tid) {
   const u8* const inputs = l.inputs + step * l.input_stride;
