@@ -9,7 +9,6 @@ import pytest
 
 import eventide
 from eventide import SamplingParams
-from eventide.engine.pages import PagePool
 from eventide.errors import PromptError, UsageError
 
 GREEDY = SamplingParams(max_new_tokens=8, temperature=0, ignore_eos=True)
@@ -127,14 +126,14 @@ def test_stream(llm: eventide.LLM) -> None:
 
 
 def test_a_closed_stream_frees_its_slot(llm: eventide.LLM) -> None:
-    free = len(llm._pool._seqs), len(llm._pool._pages)
+    free = llm._pool.free_slots, llm._pool.available
     stream = llm.stream(PROMPTS[0], SamplingParams(max_new_tokens=60, ignore_eos=True))
     next(stream)
-    assert len(llm._pool._seqs) == free[0] - 1
+    assert llm._pool.free_slots == free[0] - 1
     # another call while it is open
     assert len(llm.generate(PROMPTS[1], GREEDY).token_ids) == 8
     stream.close()  # type: ignore[attr-defined]
-    assert (len(llm._pool._seqs), len(llm._pool._pages)) == free
+    assert (llm._pool.free_slots, llm._pool.available) == free
 
 
 def test_slots_held_by_streams(checkpoint: Path) -> None:
@@ -146,7 +145,7 @@ def test_slots_held_by_streams(checkpoint: Path) -> None:
         with pytest.raises(UsageError, match="no slot is free"):
             llm.logits([5, 6])
         list(stream)
-        assert isinstance(llm._pool, PagePool) and len(llm.logits([5, 6])) == 2
+        assert len(llm.logits([5, 6])) == 2
 
 
 def test_chat(llm: eventide.LLM) -> None:

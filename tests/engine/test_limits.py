@@ -20,7 +20,7 @@ PAGE = 64 * 1536  # bytes: 64 positions of 2 · 6 layers · 64 values of two byt
 def test_defaults() -> None:
     limits = choose_limits(CONFIG, "bfloat16", None)
     assert limits.max_seq_len == DEFAULT_CONTEXT and limits.max_seqs == 64
-    assert limits.pages == 64 * DEFAULT_CONTEXT // 64
+    assert limits.pages == 64 * DEFAULT_CONTEXT // 64 + 1, "and page 0, which nobody gets"
     assert choose_limits(replace(CONFIG, max_position_embeddings=512), "bfloat16", None).max_seq_len == 512
 
 
@@ -33,7 +33,7 @@ def test_pages_follow_memory() -> None:
     assert cache_bytes(CONFIG, limits, 2) <= 9 * 10**8
     # a context that nobody asked for shrinks to what fits
     small = choose_limits(CONFIG, "bfloat16", None, available=40 * PAGE)
-    assert small.max_seq_len == 32 * 64 and small.pages == 32
+    assert small.max_seq_len == 30 * 64 and small.pages == 31
 
 
 @pytest.mark.parametrize("context", [0, -3, 40961, True])

@@ -1,8 +1,8 @@
 """Pages of keys and values: who has them, and which prompts begin alike.
 
 A page holds `page_size` positions of one sequence. A page that is full is never written again, so sequences that begin with
-the same tokens share it; nothing is ever copied. What is in a full page is known by a digest of its tokens and of all before
-them, and stays findable after its last owner has gone, until its memory is wanted.
+the same tokens share it. What is in a full page is known by a digest of its tokens and of all before them, and stays findable
+after its last owner has gone, until its memory is wanted.
 
     cache = PageCache(num_pages=4, page_size=2)
     a = cache.take(2)                       [0, 1], or None where fewer are left
@@ -32,11 +32,12 @@ def digests(tokens: Sequence[int], page_size: int, known: Sequence[bytes] = ()) 
 
 
 class PageCache:
-    """`num_pages` pages with counts of their owners."""
+    """Pages `first` to `num_pages` - 1 with counts of their owners. At most `keep` full pages stay findable without one."""
 
-    def __init__(self, num_pages: int, page_size: int) -> None:
-        self.num_pages, self.page_size = num_pages, page_size
-        self._free = list(range(num_pages))[::-1]  # low numbers first: memory that is never touched stays unmapped
+    def __init__(self, num_pages: int, page_size: int, first: int = 0, keep: int | None = None) -> None:
+        self.num_pages, self.page_size = num_pages - first, page_size
+        self._keep = num_pages if keep is None else keep
+        self._free = list(range(first, num_pages))[::-1]  # low numbers first: memory that is never touched stays unmapped
         self._owners = [0] * num_pages
         self._page_of: dict[bytes, int] = {}
         self._digest_of: dict[int, bytes] = {}
@@ -55,12 +56,16 @@ class PageCache:
 
     def _one(self) -> int:
         if not self._free:
-            page, _ = self._kept.popitem(last=False)
-            del self._page_of[self._digest_of.pop(page)]
-            self._free.append(page)
+            self._forget()
         page = self._free.pop()
         self._owners[page] = 1
         return page
+
+    def _forget(self) -> None:
+        """The page that nobody has used for longest is free."""
+        page, _ = self._kept.popitem(last=False)
+        del self._page_of[self._digest_of.pop(page)]
+        self._free.append(page)
 
     def find(self, wanted: Iterable[bytes]) -> list[int]:
         """The longest run of pages, from the first on, that hold this; each has one owner more from now on."""
@@ -88,3 +93,5 @@ class PageCache:
                     self._kept[page] = None
                 else:
                     self._free.append(page)
+        while len(self._kept) > self._keep:
+            self._forget()

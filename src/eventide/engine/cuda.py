@@ -15,9 +15,9 @@ for it since the last one, and follows what the kernels draw.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -40,7 +40,7 @@ from ..profile.timeline import Timeline
 from .limits import choose_limits
 from .load import Loaded, Progress
 from .plans import compiled_plan
-from .runner import Outputs, stop_rule
+from .runner import Outputs, Parts, Running, once, stop_rule
 from .steps import Chunk, Step, decode_tables, split_tables_by_step
 
 __all__ = ["CudaRunner", "cuda_limits", "open_cuda", "usable_device"]
@@ -81,9 +81,9 @@ def cuda_limits(config: ModelConfig, max_seq_len: int | None, max_seqs: int | No
         weight_bytes=weight_bytes,
         max_seqs=max_seqs or MAX_SEQS,
     )
-    seqs = max(1, min(limits.max_seqs, limits.pages // limits.pages_per_seq))
-    limits = replace(limits, max_seqs=seqs, max_rows=max(seqs, TILE), num_pages=0)
-    return replace(limits, max_tokens=min(MAX_TOKENS, limits.slots))
+    seqs = max(1, min(limits.max_seqs, (limits.pages - 1) // limits.pages_per_seq))
+    limits = replace(limits, max_seqs=seqs, max_rows=max(seqs, TILE), num_pages=seqs * limits.pages_per_seq + 1)
+    return replace(limits, max_tokens=min(MAX_TOKENS, seqs * limits.pages_per_seq * limits.page_size))
 
 
 def open_cuda(loaded: Loaded, schedule: str, progress: Progress | None) -> CudaRunner:
@@ -129,19 +129,34 @@ class _Found(dict[str, Array]):
         return self[name]
 
 
-@dataclass
-class _Open:
-    """A `decode` under way, and how many of its steps are in the host's histories."""
+class _Launch:
+    """A launch of a loop that gives its parts while it runs (`Running`). `noted`: its steps in the host's histories."""
 
-    loop: RunningLoop
-    chunks: tuple[Chunk, ...]
-    noted: int = 0
+    def __init__(self, runner: CudaRunner, loop: RunningLoop, chunks: tuple[Chunk, ...], keep: Collection[str]) -> None:
+        self._runner, self.loop, self.chunks, self._keep = runner, loop, chunks, keep
+        self.noted = 0
+
+    def __iter__(self) -> Iterator[Outputs]:
+        return self
+
+    def __next__(self) -> Outputs:
+        found = next(self.loop)
+        self._runner._note(self, found["next_token"])
+        return {name: found[name] for name in self._keep}
+
+    def end(self) -> None:
+        self.loop.finish()
+
+    def close(self) -> None:
+        self.loop.close()
+        self._runner._closed(self)
 
 
 class CudaRunner:
     """A model on one GPU."""
 
     tile_queries = 1
+    overlaps, exact = False, False
 
     def __init__(self, mixed: CudaKernel, decode: CudaKernel | None, limits: Limits) -> None:
         self._mixed, self._decode, self.limits = mixed, decode, limits
@@ -149,7 +164,7 @@ class CudaRunner:
         self._width = mixed.plan.symbols["num_tokens"][1]
         self._tokens = np.zeros((limits.max_seqs, limits.max_seq_len + 1), np.int32)
         self._touched = True
-        self._open: _Open | None = None
+        self._open: _Launch | None = None
         self._tracers: dict[int, CudaKernel] = {}
         self._splits = max(1, mixed.workers // (2 * _kv_heads(self.plan)))
 
@@ -178,6 +193,9 @@ class CudaRunner:
             self._tokens[seq, pos + 1] = outputs["next_token"][row]
         return outputs
 
+    def start(self, step: Step, keep: Collection[str]) -> Running:
+        return Parts(once(self, step, keep))
+
     def decode(
         self,
         chunks: Sequence[Chunk],
@@ -186,7 +204,7 @@ class CudaRunner:
         stop_tokens: Sequence[Collection[int]],
         keep: Collection[str],
         part_s: float,
-    ) -> Generator[Outputs, None, None]:
+    ) -> Running:
         """All steps as one launch; a part is what has come since the last one was asked for."""
         self._send_tokens()
         symbols, inputs, stacked = decode_tables(self.limits, chunks, num_steps, block_table)
@@ -201,15 +219,14 @@ class CudaRunner:
         loop = kernel.loop(
             symbols, inputs, num_steps, stacked=stacked, keep=names, stop=stop_rule(stop_tokens), interval_s=part_s
         )
-        self._open = opened = _Open(loop, tuple(chunks))
-        with closing(loop):
-            for found in loop:
-                self._note(opened, found["next_token"])
-                yield {name: found[name] for name in keep}
-        if self._open is opened:
+        self._open = _Launch(self, loop, tuple(chunks), keep)
+        return self._open
+
+    def _closed(self, launch: _Launch) -> None:
+        if self._open is launch:
             self._open = None
 
-    def _note(self, opened: _Open, drawn: Array) -> None:
+    def _note(self, opened: _Launch, drawn: Array) -> None:
         """Tokens that a launch has drawn go to the host's copy of the histories."""
         for row, chunk in enumerate(opened.chunks):
             first = chunk.start + 1 + opened.noted

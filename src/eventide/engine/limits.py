@@ -45,14 +45,12 @@ def choose_limits(
         )
     context = max_seq_len or min(longest, DEFAULT_CONTEXT)
     limits = Limits(max_rows=max_seqs, max_seqs=max_seqs, max_seq_len=context)
-    # a step can't hold more tokens than the cache has slots for
-    limits = replace(limits, max_tokens=min(limits.max_tokens, limits.slots))
     if available is None:
-        return limits
+        return _with_pages(limits, limits.pages)
     room = max(0, int((available - weight_bytes) * CACHE_SHARE))
     one_page = replace(limits, num_pages=1)
     page_bytes = cache_bytes(config, one_page, dtypes.itemsize(dtype))
-    pages = _rounded(room // page_bytes)
+    pages = _rounded(max(0, room // page_bytes - 1))
     needed = limits.pages_per_seq if max_seq_len else -(-min(_SMALLEST_CONTEXT, context) // limits.page_size)
     if pages < needed:
         raise OutOfMemoryError(
@@ -62,8 +60,13 @@ def choose_limits(
         )
     if pages < limits.pages_per_seq:
         context = pages * limits.page_size
-    limits = replace(limits, max_seq_len=context, num_pages=min(pages, max_seqs * -(-context // limits.page_size)))
-    return replace(limits, max_tokens=min(limits.max_tokens, limits.slots))
+    return _with_pages(replace(limits, max_seq_len=context), min(pages, max_seqs * -(-context // limits.page_size)))
+
+
+def _with_pages(limits: Limits, pages: int) -> Limits:
+    """`limits` with so many pages, and page 0, which nobody gets (see `pool`)."""
+    # a step can't hold more tokens than the cache has slots for
+    return replace(limits, num_pages=pages + 1, max_tokens=min(limits.max_tokens, pages * limits.page_size))
 
 
 def _rounded(pages: int) -> int:

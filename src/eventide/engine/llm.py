@@ -22,17 +22,18 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DeviceError, PromptError, ResourceError, UsageError
+from ..errors import DeviceError, OutOfMemoryError, PromptError, ResourceError, UsageError
 from ..ir.nodes import Plan
 from ..models.config import ModelConfig
 from ..models.tokenizer import Tokenizer
 from .devices import check_device, check_schedule, choose_device, num_workers, open_runner
-from .generate import Request, bounded, generate
+from .generation import Generation, bounded
 from .load import Loaded, Progress, open_model
+from .loop import PART_SECONDS, StepLoop
 from .outputs import Completion, Piece, TokenLogprob
-from .pages import PagePool
+from .pool import Pool
 from .runner import Runner
-from .sampling import SamplingParams
+from .sampling import Resolved, SamplingParams
 from .steps import Chunk, make_step
 
 __all__ = ["LLM", "Message", "Prompt"]
@@ -107,7 +108,7 @@ class LLM:
                 RuntimeWarning,
                 stacklevel=2,
             )
-        self._pool = PagePool(self.limits)
+        self._pool = Pool(self.limits)
         self._closed = False
 
     # -- what it is
@@ -162,7 +163,10 @@ class LLM:
         """
         batch, single = self._prompts(prompts)
         requests = self._requests(batch, params)
-        found = self._collect(requests, generate(self._runner, self._pool, self.tokenizer, requests, stream=False))
+        parts: list[list[Piece]] = [[] for _ in requests]
+        for piece in self._run(requests, float("inf")):
+            parts[piece.index].append(piece)
+        found = [_join(*request, own) for request, own in zip(requests, parts, strict=True)]
         return found[0] if single else found
 
     def stream(self, prompts: Any, params: Params = None) -> Iterator[Piece]:
@@ -171,7 +175,7 @@ class LLM:
         Prompts and parameters are checked at once, before the first piece is asked for.
         """
         batch, _ = self._prompts(prompts)
-        return generate(self._runner, self._pool, self.tokenizer, self._requests(batch, params))
+        return self._run(self._requests(batch, params), PART_SECONDS)
 
     @overload
     def chat(
@@ -200,20 +204,24 @@ class LLM:
         if isinstance(token_ids, (str, bytes)):
             raise PromptError(f"logits takes a list of token ids, got {_short(token_ids)}")
         prompt = self._check_ids(token_ids, self.max_seq_len)
-        lease = self._pool.take(len(prompt))
-        if lease is None:
+        place = self._pool.open()
+        if place is None:
             raise UsageError("no slot is free: read the open streams to their ends, or close() them")
-        out = np.empty((len(prompt), self.config.vocab_size), np.float32)
         try:
-            self._runner.tokens[lease.seq, : len(prompt)] = prompt
+            if not self._pool.reserve(place, len(prompt)):
+                raise UsageError(
+                    f"{len(prompt)} tokens don't fit what is free of the cache: read the open streams to their ends, or close them"
+                )
+            out = np.empty((len(prompt), self.config.vocab_size), np.float32)
+            self._runner.tokens[place.seq, : len(prompt)] = prompt
             width = min(self.limits.max_rows, self.limits.max_tokens)
             for start in range(0, len(prompt), width):
                 count = min(width, len(prompt) - start)
-                chunk = Chunk(lease.seq, start, count, rows="all", sample=False)
-                step = make_step(self.limits, [chunk], self._runner.tile_queries, self._pool.block_table)
+                chunk = Chunk(place.seq, start, count, rows="all", sample=False)
+                step = make_step(self.limits, [chunk], self._runner.tile_queries, self._pool.table)
                 out[start : start + count] = self._runner.run(step)["logits"][:count]
         finally:
-            self._pool.give_back(lease)
+            self._pool.close(place)
         return out
 
     # -- from what the user gives to requests
@@ -260,7 +268,8 @@ class LLM:
             raise PromptError(f"this checkpoint has no tokenizer, which {what} needs; give token ids instead")
         return self.tokenizer
 
-    def _requests(self, batch: list[list[int]], params: Params) -> list[Request]:
+    def _requests(self, batch: list[list[int]], params: Params) -> list[tuple[list[int], Resolved]]:
+        """Each prompt with its parameters, `max_new_tokens` bounded by what the context leaves."""
         if params is None or isinstance(params, SamplingParams):
             each = [params or SamplingParams()] * len(batch)
         else:
@@ -272,28 +281,37 @@ class LLM:
                     f"expected one SamplingParams, or one for each of {len(batch)} prompts, got {len(each)}"
                 )
         requests = []
-        for index, (prompt, wanted) in enumerate(zip(batch, each, strict=True)):
+        for prompt, wanted in zip(batch, each, strict=True):
             if wanted.stop and self.tokenizer is None:
                 raise PromptError("this checkpoint has no tokenizer, which stop strings need; leave stop out")
-            resolved = bounded(wanted.resolve(self._generation), len(prompt), self.max_seq_len)
-            requests.append(Request(index, prompt, resolved))
+            requests.append((prompt, bounded(wanted.resolve(self._generation), len(prompt), self.max_seq_len)))
         return requests
 
-    def _collect(self, requests: list[Request], pieces: Iterator[Piece]) -> list[Completion]:
-        parts: list[list[Piece]] = [[] for _ in requests]
-        for piece in pieces:
-            parts[piece.index].append(piece)
-        return [_join(request, own) for request, own in zip(requests, parts, strict=True)]
+    def _run(self, requests: list[tuple[list[int], Resolved]], part_s: float) -> Iterator[Piece]:
+        """Pieces as they come, in a loop of this call's own. Closing the iterator gives back what it has of the cache."""
+        loop = StepLoop(self._runner, self._pool, self.limits.max_tokens, part_s)
+        for index, (prompt, params) in enumerate(requests):
+            if len(prompt) + params.max_new_tokens > self._pool.capacity:
+                raise OutOfMemoryError(
+                    f"a sequence of {len(prompt) + params.max_new_tokens} tokens needs more than the cache of "
+                    f"{self._pool.capacity}; lower max_new_tokens or free some memory"
+                )
+            loop.add(Generation.of(index, params, prompt, (0, index), self.tokenizer))
+        try:
+            while loop.busy:
+                yield from loop.step()
+        finally:
+            loop.close()
 
 
-def _join(request: Request, pieces: list[Piece]) -> Completion:
+def _join(prompt: list[int], params: Resolved, pieces: list[Piece]) -> Completion:
     reason = pieces[-1].finish_reason
     assert reason is not None
     logprobs: list[TokenLogprob] | None = None
-    if request.params.wants_logprobs:
+    if params.wants_logprobs:
         logprobs = [entry for piece in pieces for entry in piece.logprobs or ()]
     return Completion(
-        prompt_token_ids=list(request.prompt),
+        prompt_token_ids=list(prompt),
         token_ids=[token for piece in pieces for token in piece.token_ids],
         text="".join(piece.text for piece in pieces),
         finish_reason=reason,

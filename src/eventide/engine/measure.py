@@ -14,7 +14,7 @@ from ..errors import UsageError
 from ..ir.nodes import Plan
 from ..profile.timeline import Timeline
 from .llm import LLM
-from .pages import Lease
+from .pool import Place
 from .steps import Chunk, Step, make_step
 
 __all__ = ["measured_steps", "read_bandwidth"]
@@ -33,27 +33,27 @@ def measured_steps(
     _within("--steps", num_steps, 10_000)
     if prefill:
         _within("--batch times --context", batch * context, limits.max_tokens)
-    leases = _leases(llm, batch, context + 1)
+    places = _places(llm, batch, context + 1)
     try:
         prompts = np.random.default_rng(0).integers(0, llm.config.vocab_size, (batch, context + 1))
-        for lease, prompt in zip(leases, prompts):
-            runner.tokens[lease.seq, : context + 1] = prompt
+        for place, prompt in zip(places, prompts):
+            runner.tokens[place.seq, : context + 1] = prompt
         if prefill:
-            chunks = [Chunk(lease.seq, 0, context) for lease in leases]
+            chunks = [Chunk(place.seq, 0, context) for place in places]
         else:
-            for lease in leases:
+            for place in places:
                 for start in range(0, context, limits.max_tokens):
                     count = min(limits.max_tokens, context - start)
-                    chunk = Chunk(lease.seq, start, count, rows="none", sample=False)
-                    runner.run(make_step(limits, [chunk], runner.tile_queries, pool.block_table))
-            chunks = [Chunk(lease.seq, context, 1) for lease in leases]
-        step = make_step(limits, chunks, runner.tile_queries, pool.block_table)
+                    chunk = Chunk(place.seq, start, count, rows="none", sample=False)
+                    runner.run(make_step(limits, [chunk], runner.tile_queries, pool.table))
+            chunks = [Chunk(place.seq, context, 1) for place in places]
+        step = make_step(limits, chunks, runner.tile_queries, pool.table)
         for _ in range(_WARM_UP):
             runner.run(step)
         return *runner.parts(step), runner.profile(step, num_steps)
     finally:
-        for lease in leases:
-            pool.give_back(lease)
+        for place in places:
+            pool.close(place)
 
 
 def read_bandwidth(llm: LLM) -> float:
@@ -61,16 +61,16 @@ def read_bandwidth(llm: LLM) -> float:
     return llm._runner.read_bandwidth()
 
 
-def _leases(llm: LLM, batch: int, num_tokens: int) -> list[Lease]:
-    leases: list[Lease] = []
+def _places(llm: LLM, batch: int, num_tokens: int) -> list[Place]:
+    places: list[Place] = []
     for _ in range(batch):
-        lease = llm._pool.take(num_tokens)
-        if lease is None:
-            for taken in leases:
-                llm._pool.give_back(taken)
+        place = llm._pool.open()
+        places += [place] if place else []
+        if place is None or not llm._pool.reserve(place, num_tokens):
+            for taken in places:
+                llm._pool.close(taken)
             raise UsageError(f"{batch} sequences of {num_tokens} tokens don't fit the cache; take fewer")
-        leases.append(lease)
-    return leases
+    return places
 
 
 def _within(name: str, value: int, most: int) -> None:

@@ -2,17 +2,19 @@
 
     runner.tokens[seq, :n] = prompt       the histories; the host writes prompts, sampling appends
     runner.run(step)                      one step → {"logits": …, "next_token": …, "logprob": …, …}
+    runner.start(step, keep)              the same, its small outputs [1, …] given when they are asked for
     runner.decode(chunks, 32, table, …)   up to 32 decode steps, each continuing the last, part by part as they come
 
-`cpu` runs each part of a `decode` in one native call; `cuda` runs all of it in one launch, and its parts are what has come
-since. `interp` runs the plan in the interpreter: slow, of use to see
-what a plan does, and to check the other devices.
+A device has kernels for two kinds of steps, and chooses among them itself: those in which every sequence has one token, and
+mixed ones, of any number of tokens of any sequences. `cpu` has one for both, and runs each part of a `decode` in one native
+call; `cuda` runs all of it in one launch, and its parts are what has come since. `interp` runs the plan in the interpreter:
+slow, of use to see what a plan does, and to check the other devices.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -30,19 +32,58 @@ from ..profile.bandwidth import measure_read_bandwidth
 from ..profile.timeline import Span, Timeline
 from .steps import Chunk, Step, decode_steps, decode_tables
 
-__all__ = ["CpuRunner", "InterpRunner", "Outputs", "Runner", "stop_rule"]
+__all__ = ["CpuRunner", "InterpRunner", "Outputs", "Parts", "Runner", "Running", "once", "stop_rule"]
 
 _MAX_PART = 256  # steps of one native call
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
 
 
+class Running(Protocol):
+    """Steps that were asked for; an iterator over parts of their outputs, [steps, …]."""
+
+    def __iter__(self) -> Iterator[Outputs]: ...
+
+    def __next__(self) -> Outputs: ...
+
+    def end(self) -> None:
+        """No step after the one under way; what has been drawn till then is still given."""
+
+    def close(self) -> None:
+        """The same, and nothing more is given."""
+
+
+class Parts:
+    """A `Running` whose parts are computed when they are asked for."""
+
+    def __init__(self, parts: Generator[Outputs, None, None]) -> None:
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[Outputs]:
+        return self
+
+    def __next__(self) -> Outputs:
+        return next(self._parts)
+
+    def end(self) -> None:
+        self._parts.close()
+
+    def close(self) -> None:
+        self._parts.close()
+
+
 class Runner(Protocol):
-    """A loaded model on a device."""
+    """A loaded model on a device.
+
+    overlaps: whether steps begin when they are asked for, so that the host may work meanwhile; else when their outputs are.
+    exact: whether a token's keys and values are the same bits whichever kind of step computes them.
+    """
 
     plan: Plan
     limits: Limits
     tile_queries: int
+    overlaps: bool
+    exact: bool
 
     @property
     def tokens(self) -> npt.NDArray[np.int32]:
@@ -50,6 +91,9 @@ class Runner(Protocol):
 
     def run(self, step: Step) -> Outputs:
         """One step; the arrays hold until the next call."""
+
+    def start(self, step: Step, keep: Collection[str]) -> Running:
+        """The same; the outputs in `keep` as its only part."""
 
     def decode(
         self,
@@ -59,13 +103,9 @@ class Runner(Protocol):
         stop_tokens: Sequence[Collection[int]],
         keep: Collection[str],
         part_s: float,
-    ) -> Generator[Outputs, None, None]:
+    ) -> Running:
         """Steps in which every chunk of one token moves on by one: parts of about `part_s` seconds, each the outputs in
-        `keep`, stacked, [steps, …].
-
-        They end early after a step that draws for some chunk one of its `stop_tokens`; whoever wants no more closes the
-        generator.
-        """
+        `keep`. They end early after a step that draws for some chunk one of its `stop_tokens`."""
 
     def profile(self, step: Step, num_steps: int) -> list[Timeline]:
         """The same step several times, with a record of every task."""
@@ -99,8 +139,16 @@ def make_states(plan: Plan) -> dict[str, Array]:
     return states
 
 
+def once(runner: Runner, step: Step, keep: Collection[str]) -> Generator[Outputs, None, None]:
+    """The parts of `Runner.start` for a device whose steps begin when they are asked for."""
+    found = runner.run(step)
+    yield {name: found[name][None] for name in keep}
+
+
 class InterpRunner:
     """The interpreter as a device."""
+
+    overlaps, exact = False, True
 
     def __init__(self, plan: Plan, limits: Limits, tile_queries: int, weights: Mapping[str, Array]) -> None:
         self.plan, self.limits, self.tile_queries = plan, limits, tile_queries
@@ -115,7 +163,21 @@ class InterpRunner:
     def run(self, step: Step) -> Outputs:
         return self._kernel.run(step.symbols, step.inputs, InOrder())
 
+    def start(self, step: Step, keep: Collection[str]) -> Running:
+        return Parts(once(self, step, keep))
+
     def decode(
+        self,
+        chunks: Sequence[Chunk],
+        num_steps: int,
+        block_table: Array,
+        stop_tokens: Sequence[Collection[int]],
+        keep: Collection[str],
+        part_s: float,
+    ) -> Running:
+        return Parts(self._decode(chunks, num_steps, block_table, stop_tokens, keep, part_s))
+
+    def _decode(
         self,
         chunks: Sequence[Chunk],
         num_steps: int,
@@ -165,6 +227,8 @@ class InterpRunner:
 class CpuRunner:
     """Persistent workers on this machine's cores."""
 
+    overlaps, exact = False, True
+
     def __init__(self, kernel: CpuKernel, limits: Limits, tile_queries: int) -> None:
         self.plan, self.limits, self.tile_queries = kernel.plan, limits, tile_queries
         self._kernel = kernel
@@ -176,7 +240,21 @@ class CpuRunner:
     def run(self, step: Step) -> Outputs:
         return self._kernel.run([step])[0]
 
+    def start(self, step: Step, keep: Collection[str]) -> Running:
+        return Parts(once(self, step, keep))
+
     def decode(
+        self,
+        chunks: Sequence[Chunk],
+        num_steps: int,
+        block_table: Array,
+        stop_tokens: Sequence[Collection[int]],
+        keep: Collection[str],
+        part_s: float,
+    ) -> Running:
+        return Parts(self._decode(chunks, num_steps, block_table, stop_tokens, keep, part_s))
+
+    def _decode(
         self,
         chunks: Sequence[Chunk],
         num_steps: int,
