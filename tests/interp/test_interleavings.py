@@ -9,11 +9,12 @@ import pytest
 
 from eventide.backends.interp import Interpreter
 from eventide.backends.policies import Adversarial, InOrder, Policy, Random
-from eventide.errors import PlanError
+from eventide.engine.steps import Chunk, make_step
+from eventide.errors import PlanError, ProgramError
 from eventide.ir.nodes import Plan
 from eventide.passes.pipeline import compile_plan
 from eventide.target import h200
-from tests.interp.running import Arrays, decoder_step, run, same
+from tests.interp.running import Arrays, decoder_step, drawn, run, same
 from tests.programs import LIMITS, SMALL_CPU, SMALL_GPU, decoder, experts, heads_by_hand, mlp
 
 PLANS = {
@@ -113,8 +114,6 @@ def test_memory_reused_too_early_is_caught() -> None:
 
 
 def test_bad_steps_are_refused() -> None:
-    from eventide.errors import ProgramError
-
     plan = compile_plan(decoder(1), SMALL_CPU)
     symbols, inputs = decoder_step(LIMITS)
     for bad, words in (
@@ -132,3 +131,33 @@ def test_bad_steps_are_refused() -> None:
             run(plan, symbols, Random(0), {**inputs, name: np.array(values, np.int32)})
     with pytest.raises(ProgramError, match="weight 'w1' of plan 'mlp' was not given"):
         Interpreter(compile_plan(mlp(), SMALL_CPU))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_decode_step_may_read_pages_that_are_shared(seed: int) -> None:
+    """Two sequences with one copy of their common beginning, or with two: the same bits, in any order."""
+    limits = replace(LIMITS, max_tokens=2, max_seq_len=24, num_pages=8)
+    plan = compile_plan(decoder(1, decode=True, limits=limits), SMALL_GPU)
+    rng = np.random.default_rng(seed)
+    chunks = [Chunk(0, 8, 1), Chunk(1, 13, 1)]
+    apart = np.array([[1, 2, 3, 0, 0, 0], [4, 5, 6, 7, 0, 0]], np.int32)
+    together = np.array([[1, 2, 3, 0, 0, 0], [1, 2, 6, 7, 0, 0]], np.int32)
+    states = drawn(plan, "state", {}, seed)
+    for name, cache in states.items():
+        if name.endswith("_cache"):
+            cache[:, 4 * 4 : 6 * 4] = cache[:, 1 * 4 : 3 * 4]  # pages 4 and 5 hold what 1 and 2 do
+    states["tokens"][:] = rng.integers(0, 20, states["tokens"].shape)
+    found = []
+    for table in (apart, together):
+        step = make_step(limits, chunks, 1, table, splits=3)
+        own = {name: state.copy() for name, state in states.items()}
+        kernel = Interpreter(plan, drawn(plan, "weight", {}), own)
+        names = {t.name for t in plan.tensors.values() if t.role == "input"}
+        symbols = {k: v for k, v in step.symbols.items() if k in plan.symbols}
+        found.append(kernel.run(symbols, {k: v for k, v in step.inputs.items() if k in names}, Adversarial(seed)))
+    assert same(*found)
+    table = together.copy()
+    table[0, 2] = 6
+    step = make_step(limits, chunks, 1, table, splits=3)
+    with pytest.raises(ProgramError, match=r"'block_table' breaks its invariant 'single': 6, which is written to"):
+        kernel.run({k: v for k, v in step.symbols.items() if k in plan.symbols}, {k: step.inputs[k] for k in names}, InOrder())

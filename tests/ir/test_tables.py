@@ -19,6 +19,7 @@ def within(hi: int) -> Invariant:
     return Invariant("within", Sum(0), wrap(hi))
 
 
+OWN = Invariant("single", hi=wrap(4), of="row", at="at")
 TABLES = [
     Tensor("pos", (n,), "int32", "input", invariants=(within(9),)),
     Tensor("slot", (n,), "int32", "input", invariants=(within(50), Invariant("distinct"))),
@@ -32,6 +33,9 @@ TABLES = [
     Tensor("perm", (n * 2,), "int32", "input", invariants=(Invariant("grouping", of="topk"),)),
     Tensor("begin", (n,), "int32", "input", invariants=(within(30), Invariant("nondecreasing"))),
     Tensor("end", (n,), "int32", "input", invariants=(within(30), Invariant("ends", of="begin"))),
+    Tensor("row", (n,), "int32", "input", invariants=(within(40), Invariant("distinct"))),
+    Tensor("at", (n,), "int32", "input", invariants=(within(12),)),
+    Tensor("pages", (wrap(40), wrap(3)), "int32", "input", invariants=(within(50), OWN)),
 ]
 
 
@@ -63,6 +67,27 @@ def test_broken_tables_are_told(name: str, values: list[int], words: str) -> Non
     with pytest.raises(ProgramError) as e:
         check(tensor, np.array(values, np.int32), {"n": 3}, tables)
     assert words in str(e.value) and "the plan's maps rely on it" in str(e.value)
+
+
+def test_entries_that_stand_once() -> None:
+    """Row 1 holds positions 0 to 3 on page 5, 4 to 7 on page 6; row 0's pages are 5 and 7. Page 5 may only be read."""
+    pages = Tensor("pages", (wrap(2), wrap(2)), "int32", "input", invariants=(OWN,))
+    table = np.array([[5, 7], [5, 6]], np.int32)
+
+    def told(row: list[int], at: object, table: np.ndarray = table) -> None:
+        check(pages, table, {}, {"row": np.array(row), "at": np.array(at)})
+
+    told([0, 1], [4, 7])
+    told([0, 1], [[4, 6], [5, 7]])  # two steps
+    for row, at in (([0, 1], [3, 7]), ([1], [0]), ([0, 1], [[4, 6], [3, 7]])):
+        with pytest.raises(ProgramError, match="'pages' breaks its invariant 'single': 5, which is written to, stands in it more"):
+            told(row, at)
+    with pytest.raises(ProgramError, match="more than once"):
+        told([1], [4], np.array([[5, 6], [5, 6]], np.int32))
+    with pytest.raises(ProgramError, match="no entry at one of the places"):
+        told([1], [8])
+    with pytest.raises(ProgramError, match="declared as single of 'at', which is not given"):
+        check(pages, table, {}, {"row": np.array([0])})
 
 
 def test_a_table_that_cannot_be_drawn_is_told() -> None:

@@ -14,7 +14,7 @@ from eventide.passes.pipeline import compile_plan
 from eventide.passes.verify import VerifyReport, verify, verify_plan
 from eventide.target import cpu, h200
 from tests.brute import faults
-from tests.programs import LIMITS, SMALL_CPU, decoder, experts, heads_by_hand, mlp
+from tests.programs import LIMITS, SMALL_CPU, SMALL_GPU, decoder, experts, heads_by_hand, mlp
 
 m = Var("m")
 
@@ -152,6 +152,21 @@ def maximum_0(e):  # type: ignore[no-untyped-def]
 def test_decoders(target, decode) -> None:  # type: ignore[no-untyped-def]
     report = verify(compile_plan(decoder(decode=decode), target, verify=False))
     assert report.proven == (not decode), str(report)  # splits of one sequence's past lie apart by tables that are drawn
+
+
+@pytest.mark.parametrize("at", ["nothing", "split_begin", "another page size"])
+def test_a_decode_step_needs_a_page_of_its_own_for_what_it_writes(at: str) -> None:
+    """Without the promise that the page a token goes to stands in the table once, or with it for another place, tasks that
+    append and tasks that read may meet."""
+    plan = compile_plan(decoder(1, decode=True), SMALL_GPU, verify=False)
+    table = plan.tensors["block_table"]
+    bounds, own = table.invariants
+    assert own.kind == "single" and (own.of, own.at) == ("seq", "pos")
+    changed = {"nothing": (), "split_begin": (replace(own, at="split_begin"),), "another page size": (replace(own, hi=wrap(4096)),)}
+    broken = replace(plan, tensors={**plan.tensors, "block_table": replace(table, invariants=(bounds, *changed[at]))})
+    verify(plan)
+    with pytest.raises(PlanError, match=r"two tasks of 'layers.0.attn' touch the same elements"):
+        verify(broken)
 
 
 def test_windows_and_periods_agree_with_everything_at_once() -> None:

@@ -30,7 +30,7 @@ from ..dtypes import itemsize, to_numpy
 from ..env import CPU_ISA
 from ..errors import EventideError, MissingDependencyError, PlanError, ProgramError, StuckError, UsageError
 from ..ir.nodes import Plan, Tensor
-from ..ir.tables import DERIVED, check, check_symbols
+from ..ir.tables import check, check_symbols
 from ..ops.registry import get_op
 from .base import Array, OnStep, Outputs, StepLike, as_array, shape_of, tensor_of
 from .cpu_lower import DTYPES, lower
@@ -120,7 +120,7 @@ class CpuKernel:
         tensors = list(plan.tensors.values())
         self._id = {t.name: i for i, t in enumerate(tensors)}
         self._io = [t for t in tensors if t.role in ("input", "output")]
-        self._tables = [t for t in self._io if t.role == "input" and any(i.kind in DERIVED for i in t.invariants)]
+        self._tables = [t for t in self._io if t.role == "input" and any(i.of for i in t.invariants)]
         self._shapes: dict[tuple[int, ...], dict[str, tuple[int, ...]]] = {}
         self._unbound = {t.name for t in tensors if t.role == "weight"}
         self._memory: dict[str, Array] = {}  # what the workers hold addresses of

@@ -1,8 +1,9 @@
-"""The GPU behind the engine: two kernels over one copy of weights and states.
+"""The GPU behind the engine: a few kernels over one copy of weights and states, none of them made for a shape.
 
-    decode    steps of one token of one sequence, attention split over the past as it grows; all the steps that are asked for
-              are one launch, and tokens come out of it while it runs
-    mixed     steps of up to 8 tokens (or max_seqs, if more) of any sequences: prompts, and several sequences at once
+    decode    steps in which a sequence has one token, attention split over the past as it grows; all the steps that are asked
+              for are one launch, and tokens come out of it while it runs. One kernel for a single sequence, one for up to
+              max_seqs; `_decode_kernel` says which serves how many
+    mixed     steps of up to 8 tokens (or max_seqs, if more) of any sequences: prompts, beside others that generate
 
 So a prompt is one launch and its continuation another. A step of the engine has up to 8,192 tokens; it becomes one launch
 of several steps of the mixed kernel. With tiles of 8, a prompt of 20 tokens is three steps in one launch:
@@ -48,6 +49,7 @@ __all__ = ["CudaRunner", "cuda_limits", "open_cuda", "usable_device"]
 MAX_SEQS = 8  # when max_seqs isn't given: what one pass over the weights serves
 TILE = 8  # tokens of one pass over the weights
 MAX_TOKENS = 8192  # of one step of the engine
+LONGEST_PART = 1024  # positions of the past that one task reads, in steps of several sequences
 _RECORDS = 8192  # of every worker's timeline
 _RESERVE = 512 << 20  # bytes left for launches, scratch and the driver
 _TABLES = ("seq", "pos", "slot", "tile_seq")  # one entry a token, tiles being of one query
@@ -69,8 +71,7 @@ def usable_device() -> Device | None:
 
 
 def cuda_limits(config: ModelConfig, max_seq_len: int | None, max_seqs: int | None, weight_bytes: int) -> Limits:
-    """Limits for what is free on the GPU. Every sequence slot owns its pages there, so `max_seqs` shrinks before the context
-    does."""
+    """Limits for what is free on the GPU."""
     device = _device()
     device.enter()
     limits = choose_limits(
@@ -81,9 +82,8 @@ def cuda_limits(config: ModelConfig, max_seq_len: int | None, max_seqs: int | No
         weight_bytes=weight_bytes,
         max_seqs=max_seqs or MAX_SEQS,
     )
-    seqs = max(1, min(limits.max_seqs, (limits.pages - 1) // limits.pages_per_seq))
-    limits = replace(limits, max_seqs=seqs, max_rows=max(seqs, TILE), num_pages=seqs * limits.pages_per_seq + 1)
-    return replace(limits, max_tokens=min(MAX_TOKENS, seqs * limits.pages_per_seq * limits.page_size))
+    room = (limits.pages - 1) * limits.page_size
+    return replace(limits, max_rows=max(limits.max_seqs, TILE), max_tokens=min(MAX_TOKENS, room))
 
 
 def open_cuda(loaded: Loaded, schedule: str, progress: Progress | None) -> CudaRunner:
@@ -95,14 +95,14 @@ def open_cuda(loaded: Loaded, schedule: str, progress: Progress | None) -> CudaR
     small = replace(loaded.limits, max_tokens=min(width, loaded.limits.slots), max_rows=width)
     made_for = target.h200(min(132, device.num_sms), tile_tokens=TILE)
     mixed = CudaKernel(compiled_plan(replace(loaded, limits=small), made_for, schedule), device=device)
-    decode = None
+    decode: list[CudaKernel] = []
     if family_of(loaded.config).build_program.__func__ is ModelFamily.build_program.__func__:  # type: ignore[attr-defined]
-        one = replace(loaded, limits=replace(small, max_tokens=1, max_rows=1), decode=True)
-        try:
-            plan = compiled_plan(one, replace(made_for, tile_tokens=1), schedule)
-            decode = CudaKernel(plan, memory=mixed.memory)
-        except UnfitPlanError:
-            pass  # head sizes that the split attention doesn't take; the mixed kernel does
+        # head sizes that the split attention doesn't take are the mixed kernel's
+        with suppress(UnfitPlanError):
+            for tile, most in _decode_sizes(loaded.limits.max_seqs):
+                batch = replace(loaded, limits=replace(small, max_tokens=most, max_rows=most), decode=True)
+                plan = compiled_plan(batch, replace(made_for, tile_tokens=tile), schedule)
+                decode.append(CudaKernel(plan, memory=mixed.memory))
     runner = CudaRunner(mixed, decode, loaded.limits)
     try:
         for piece in loaded.pieces(progress):
@@ -113,6 +113,11 @@ def open_cuda(loaded: Loaded, schedule: str, progress: Progress | None) -> CudaR
             runner.close()
         raise
     return runner
+
+
+def _decode_sizes(max_seqs: int) -> list[tuple[int, int]]:
+    """(tokens of a tile, sequences at most) of the decode kernels that there are for so many sequences, the smallest first."""
+    return [(1, 1)] + ([(TILE, max_seqs)] if max_seqs > 1 else [])
 
 
 class _Found(dict[str, Array]):
@@ -158,15 +163,14 @@ class CudaRunner:
     tile_queries = 1
     overlaps, exact = False, False
 
-    def __init__(self, mixed: CudaKernel, decode: CudaKernel | None, limits: Limits) -> None:
+    def __init__(self, mixed: CudaKernel, decode: Sequence[CudaKernel], limits: Limits) -> None:
         self._mixed, self._decode, self.limits = mixed, decode, limits
-        self.plan = (decode or mixed).plan
+        self.plan = decode[0].plan if decode else mixed.plan
         self._width = mixed.plan.symbols["num_tokens"][1]
         self._tokens = np.zeros((limits.max_seqs, limits.max_seq_len + 1), np.int32)
         self._touched = True
         self._open: _Launch | None = None
         self._tracers: dict[int, CudaKernel] = {}
-        self._splits = max(1, mixed.workers // (2 * _kv_heads(self.plan)))
 
     @property
     def tokens(self) -> npt.NDArray[np.int32]:
@@ -208,11 +212,9 @@ class CudaRunner:
         """All steps as one launch; a part is what has come since the last one was asked for."""
         self._send_tokens()
         symbols, inputs, stacked = decode_tables(self.limits, chunks, num_steps, block_table)
-        kernel = self._mixed
-        if self._decode is not None and len(chunks) == 1:
-            kernel = self._decode
-            inputs["block_table"] = _permutation(self.limits, chunks, num_steps, block_table)
-            inputs |= split_tables_by_step(self.limits, inputs["pos"][:, 0] + 1, self._splits)
+        kernel = self._decode_kernel(len(chunks))
+        if kernel is not self._mixed:
+            inputs |= _splits(kernel, self.limits, inputs["pos"])
             symbols["num_splits"] = inputs["split_begin"].shape[1]
             stacked = stacked - {"slot"} | {"split_begin", "split_end"}
         names = {*keep, "next_token"}
@@ -221,6 +223,11 @@ class CudaRunner:
         )
         self._open = _Launch(self, loop, tuple(chunks), keep)
         return self._open
+
+    def _decode_kernel(self, num_seqs: int) -> CudaKernel:
+        """The one for steps in which so many sequences have one token each."""
+        fitting = (k for k in self._decode if num_seqs <= k.plan.symbols["num_tokens"][1])
+        return next(fitting, self._mixed)
 
     def _closed(self, launch: _Launch) -> None:
         if self._open is launch:
@@ -245,15 +252,14 @@ class CudaRunner:
                 opened.noted = noted
 
     def parts(self, step: Step) -> tuple[Plan, list[Step]]:
-        one = step.symbols["num_tokens"] == step.symbols["num_samples"] == 1
-        if self._decode is None or not one:
-            return self._mixed.plan, split_step(step, self._width)
-        seq, pos = int(step.inputs["seq"][0]), int(step.inputs["pos"][0])
-        inputs = dict(step.inputs)
-        inputs["block_table"] = _permutation(self.limits, [Chunk(seq, pos, 1)], 1, inputs["block_table"])
-        tables = split_tables_by_step(self.limits, np.array([pos + 1]), self._splits)
-        inputs |= {name: table[0] for name, table in tables.items()}
-        plan = self._decode.plan
+        kernel = self._mixed
+        if step.symbols["num_tokens"] == step.symbols["num_samples"]:
+            kernel = self._decode_kernel(step.symbols["num_tokens"])
+        if kernel is self._mixed:
+            return kernel.plan, split_step(step, self._width)
+        tables = _splits(kernel, self.limits, step.inputs["pos"][None])
+        inputs = {**step.inputs, **{name: table[0] for name, table in tables.items()}}
+        plan = kernel.plan
         names = {t.name for t in plan.tensors.values() if t.role == "input"}
         symbols = {**step.symbols, "num_splits": len(inputs["split_begin"])}
         kept = {name: value for name, value in symbols.items() if name in plan.symbols}
@@ -285,9 +291,8 @@ class CudaRunner:
 
     def close(self) -> None:
         self._settle()
-        for kernel in (*self._tracers.values(), self._mixed, self._decode):
-            if kernel is not None:
-                kernel.close()
+        for kernel in (*self._tracers.values(), self._mixed, *self._decode):
+            kernel.close()
         self._mixed.memory.close()
 
     def _send_tokens(self) -> None:
@@ -302,16 +307,14 @@ def _kv_heads(plan: Any) -> int:
     return max((int(g.attrs["num_kv_heads"]) for g in plan.grids if "num_kv_heads" in g.attrs), default=1)
 
 
-def _permutation(limits: Limits, chunks: Sequence[Chunk], num_steps: int, block_table: Array) -> Array:
-    """The block table with the pages that nobody uses in this launch where they can't be mistaken for a used one: the decode
-    program is made for tables in which no page stands twice."""
-    out = np.full(block_table.shape, -1, np.int32)
-    for c in chunks:
-        used = -(-(c.start + num_steps) // limits.page_size)
-        out[c.seq, :used] = block_table[c.seq, :used]
-    rest = np.setdiff1d(np.arange(limits.pages, dtype=np.int32), out[out >= 0])
-    out[out < 0] = rest[: int((out < 0).sum())]
-    return out
+def _splits(kernel: CudaKernel, limits: Limits, pos: Array) -> dict[str, Array]:
+    """Where a decode program cuts the past in each step, `pos` being [steps, tokens]: into as many parts as keep the workers
+    busy, and parts that are short enough for one long sequence among many not to be what the others wait for."""
+    tasks = pos.shape[1] * _kv_heads(kernel.plan)
+    busy = kernel.workers // (2 * tasks if pos.shape[1] == 1 else tasks)
+    most = kernel.plan.symbols["num_splits"][1]
+    short = -(-(int(pos.max()) + 1) // LONGEST_PART) if pos.shape[1] > 1 else 1
+    return split_tables_by_step(limits, pos.max(1) + 1, min(max(1, busy, short), most))
 
 
 def split_step(step: Step, width: int) -> list[Step]:

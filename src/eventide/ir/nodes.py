@@ -39,16 +39,19 @@ class Invariant:
     first value lo, last value hi. ``distinct``: no value twice. Three tie a table to the table `of`, whose values are
     groups 0, 1, ...: ``histogram``, value g is how many entries of `of` are g; ``offsets``, the running sums of that
     histogram from 0; ``grouping``, the flat positions of the entries of `of`, stably sorted by group. ``ends``: value i is
-    where a run ends that begins at value i of `of`, not beyond the next run's begin.
+    where a run ends that begins at value i of `of`, not beyond the next run's begin. ``single``, of a table of two
+    dimensions: for every i, the entry in row of[i] and place at[i] // hi stands nowhere else in the table; the others may
+    (the page that a sequence's token is written to is its own, those that are read may be shared).
     """
 
     kind: Literal[
         "within", "nondecreasing", "increasing", "partition", "distinct", "histogram", "offsets", "grouping",
-        "ends",
+        "ends", "single",
     ]
     lo: Expr = field(default_factory=lambda: Sum(0))
     hi: Expr = field(default_factory=lambda: Sum(0))
     of: str = ""
+    at: str = ""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def tensor_text(t: Tensor, offset: int | None = None) -> str:
     shape = ", ".join(map(str, t.shape))
     extra = "" if t.layout == "plain" else f"  {t.layout}"
     extra += "" if offset is None else f"  @ {offset}"
-    promises = "".join(f"  {i.kind}{' of ' + i.of if i.of else ''}" for i in t.invariants)
+    promises = "".join(f"  {i.kind}{' of ' + i.of if i.of else ''}{' at ' + i.at if i.at else ''}" for i in t.invariants)
     return f"  {t.role:9s} {t.name:24s} {t.dtype} [{shape}]{extra}{promises}"
 
 

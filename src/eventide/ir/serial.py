@@ -40,7 +40,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
             {
                 "name": t.name, "shape": [e.text for e in t.shape], "dtype": t.dtype, "role": t.role, "layout": t.layout,
                 "invariants": [
-                    {"kind": i.kind, "lo": i.lo.text, "hi": i.hi.text, "of": i.of} for i in t.invariants
+                    {"kind": i.kind, "lo": i.lo.text, "hi": i.hi.text, "of": i.of, "at": i.at} for i in t.invariants
                 ],
             }
             for t in plan.tensors.values()
@@ -87,7 +87,7 @@ def from_dict(d: Mapping[str, Any]) -> Plan:
             tensors={
                 t["name"]: Tensor(
                     t["name"], _exprs(t["shape"]), t["dtype"], t["role"], t["layout"],
-                    tuple(Invariant(i["kind"], parse(i["lo"]), parse(i["hi"]), i.get("of", "")) for i in t["invariants"]),
+                    tuple(_invariant(i) for i in t["invariants"]),
                 )
                 for t in d["tensors"]
             },
@@ -163,3 +163,7 @@ def _edges(edges: tuple[Edge, ...]) -> list[Any]:
 
 def _read_edges(edges: list[Any]) -> tuple[Edge, ...]:
     return tuple(Edge(e["event"], _read_region(e["cells"])) for e in edges)
+
+
+def _invariant(i: dict[str, str]) -> Invariant:
+    return Invariant(i["kind"], parse(i["lo"]), parse(i["hi"]), i.get("of", ""), i.get("at", ""))  # type: ignore[arg-type]

@@ -56,11 +56,13 @@ def tables_to_enter(grid: TaskGrid, events: Mapping[str, EventTensor]) -> set[st
 def check(tensor: Tensor, values: np.ndarray, symbols: Mapping[str, int], tables: Mapping[str, Any] | None = None) -> None:
     """Raises ProgramError when a table breaks a promise that the plan relies on; `tables` gives those it builds on."""
     for inv in tensor.invariants:
-        if inv.kind in DERIVED or inv.kind == "ends":
-            of = (tables or {}).get(inv.of)
-            if of is None:
-                raise ProgramError(f"run-time table '{tensor.name}' is declared as {inv.kind} of '{inv.of}', which is not given")
-            problem = _untied(inv, np.asarray(of), values)
+        if inv.of:
+            others = [(tables or {}).get(name) for name in (inv.of, inv.at) if name]
+            for name, other in zip((inv.of, inv.at), others):
+                if other is None:
+                    raise ProgramError(f"run-time table '{tensor.name}' is declared as {inv.kind} of '{name}', which is not given")
+            of, at = np.asarray(others[0]), np.asarray(others[-1])
+            problem = _shared(int(evaluate(inv.hi, symbols)), of, at, values) if inv.at else _untied(inv, of, values)
         else:
             lo, hi = int(evaluate(inv.lo, symbols, tables)), int(evaluate(inv.hi, symbols, tables))
             problem = _broken(inv, values, lo, hi)
@@ -68,6 +70,16 @@ def check(tensor: Tensor, values: np.ndarray, symbols: Mapping[str, int], tables
             raise ProgramError(
                 f"run-time table '{tensor.name}' breaks its invariant '{inv.kind}': {problem}; the plan's maps rely on it"
             )
+
+
+def _shared(block: int, rows: np.ndarray, at: np.ndarray, values: np.ndarray) -> str:
+    """Of `single`. `at` may hold the places of several steps, [steps, ...]."""
+    places = at // block
+    if values.ndim != 2 or any(np.any((v < 0) | (v >= n)) for v, n in zip((rows, places), values.shape)):
+        return "it has no entry at one of the places"
+    entries = values[rows, places]
+    twice = np.flatnonzero(np.bincount(values.reshape(-1))[entries] > 1)
+    return f"{entries.flat[twice[0]]}, which is written to, stands in it more than once" if len(twice) else ""
 
 
 def _untied(inv: Invariant, of: np.ndarray, values: np.ndarray) -> str:
@@ -123,8 +135,11 @@ def draw_all(
         else:
             out[t.name] = draw(t, symbols, rng, spread)
     for t, inv in later:
-        if inv.of not in out:
+        if inv.of not in out or (inv.at and inv.at not in out):
             raise ProgramError(f"table '{t.name}' is declared as {inv.kind} of '{inv.of}', which is no table of the plan")
+        if inv.kind == "single":
+            out[t.name] = _draw_single(t, inv, symbols, out, rng, spread)
+            continue
         if inv.kind == "ends":
             last = max((int(evaluate(i.hi, symbols)) for i in t.invariants if i.kind == "within"), default=0) - 1
             begins = out[inv.of]
@@ -133,6 +148,23 @@ def draw_all(
             continue
         out[t.name] = derive(inv.kind, out[inv.of], int(evaluate(t.shape[0], symbols)))
     return out
+
+
+def _draw_single(
+    t: Tensor, inv: Invariant, symbols: Mapping[str, int], known: Mapping[str, np.ndarray], rng: np.random.Generator, spread: float
+) -> np.ndarray:
+    """Entries that stand once where they must, and that may meet elsewhere."""
+    table = draw(t, symbols, rng, spread)
+    places = np.unique(known[inv.of] * table.shape[1] + known[inv.at] // int(evaluate(inv.hi, symbols)))
+    lo, hi = next((int(evaluate(i.lo, symbols)), int(evaluate(i.hi, symbols))) for i in t.invariants if i.kind == "within")
+    if hi - lo < len(places) + (len(places) < table.size):
+        raise ProgramError(f"table '{t.name}': {len(places)} entries that stand once do not fit in [{lo}, {hi})")
+    values = rng.permutation(np.arange(lo, hi, dtype=np.int32))
+    own, rest = values[: len(places)], values[len(places) :]
+    again = np.isin(table, own)
+    table[again] = rng.choice(rest, int(again.sum())) if len(rest) else 0
+    table.reshape(-1)[places] = own
+    return table
 
 
 def draw(tensor: Tensor, symbols: Mapping[str, int], rng: np.random.Generator, spread: float = 1.0) -> np.ndarray:

@@ -134,6 +134,8 @@ def _tables(p: Program, config: ModelConfig, limits: Limits, tokens_n: Var, deco
     seqs, distinct = _within(0, limits.max_seqs), Invariant("distinct")
     pages = (limits.max_seqs, limits.pages_per_seq)
     one_each = [distinct] if decode else []
+    # attention appends while others read: pages may be shared, but not the one that a token goes to
+    own_page = [Invariant("single", hi=Sum(limits.page_size), of="seq", at="pos")] if decode else []
     step = _Step(
         decode=decode,
         seq=p.input("seq", (tokens_n,), "int32", [seqs, *one_each]),
@@ -143,7 +145,7 @@ def _tables(p: Program, config: ModelConfig, limits: Limits, tokens_n: Var, deco
         tile_seq=None,
         split_begin=None,
         split_end=None,
-        block_table=p.input("block_table", pages, "int32", [_within(0, limits.pages), *one_each]),
+        block_table=p.input("block_table", pages, "int32", [_within(0, limits.pages), *own_page]),
         rope=p.weight("rope", (limits.max_seq_len, config.head_dim), "float32"),
     )
     if decode:

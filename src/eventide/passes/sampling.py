@@ -87,7 +87,7 @@ def view(
 
 def with_sources(plan: Plan, names: set[str]) -> list[Tensor]:
     """The named tables and those that they are derived from."""
-    of = {i.of for n in names for i in plan.tensors[n].invariants if i.of}
+    of = {name for n in names for i in plan.tensors[n].invariants for name in (i.of, i.at) if name}
     return [plan.tensors[n] for n in sorted(names | of) if n in plan.tensors]
 
 

@@ -166,7 +166,7 @@ def test_chat_and_the_bundled_model(llm: eventide.LLM) -> None:
     assert 1 <= len(answer.token_ids) <= 5
     # heads of 32: the mixed kernel alone
     with eventide.LLM("eventide-tiny", device="cuda") as tiny:
-        assert isinstance(tiny._runner, CudaRunner) and tiny._runner._decode is None
+        assert isinstance(tiny._runner, CudaRunner) and not tiny._runner._decode
         text = tiny.generate("Once upon a time", SamplingParams(max_new_tokens=60, temperature=0)).text
         assert len(text) > 80
         ids = tiny.tokenizer.encode("Once upon a time, there was a")  # type: ignore[union-attr]

@@ -9,14 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from eventide import target
 from eventide.backends.cuda.codegen import DEVICE
 from eventide.backends.cuda.launch import LaunchBlock, Packer
 from eventide.backends.cuda.layout import lay_out
-from eventide.engine.cuda import _permutation
 from eventide.engine.steps import Chunk, Step, decode_steps, decode_tables, default_block_table, split_tables
 from eventide.errors import ProgramError
-from eventide.ir.tables import check
-from tests.backends.cuda.gpu import LIMITS, config, plan_of, plan_of_one, prompt_steps
+from eventide.models.decoder import build_decoder
+from eventide.passes.pipeline import compile_plan
+from tests.backends.cuda.gpu import LIMITS, config, plan_of, prompt_steps
 
 
 @pytest.fixture(scope="module")
@@ -106,19 +107,18 @@ def test_what_a_launch_refuses(mixed: Packer) -> None:
         mixed.steps([Step(step.symbols, {**step.inputs, "seq": np.array([7], np.int32)})])
 
 
-def test_decode_tables_of_leased_pages() -> None:
-    """A pool's table holds page 0 where nothing is leased; the decode program wants every page once."""
-    limits = replace(LIMITS, max_tokens=1, max_rows=1)
+def test_decode_tables_of_pages_that_are_shared() -> None:
+    """Two sequences begin with page 7 and go on with their own; what nobody uses is page 0."""
+    limits = replace(LIMITS, max_tokens=2, max_rows=2)
     table = np.zeros((limits.max_seqs, limits.pages_per_seq), np.int32)
-    table[1, :3] = [7, 2, 9]
-    found = _permutation(limits, [Chunk(1, 20, 1)], 20, table)
-    assert found[1, :3].tolist() == [7, 2, 9] and sorted(found.flat) == list(range(limits.pages))
-    plan = plan_of_one(config())
-    check(plan.tensors["block_table"], found, {"num_tokens": 1})
-    with pytest.raises(ProgramError, match="a value occurs twice"):
-        check(plan.tensors["block_table"], table, {"num_tokens": 1})
-    symbols, inputs, stacked = decode_tables(limits, [Chunk(1, 20, 1)], 20, table)
-    inputs |= {"block_table": found, **split_tables(limits, 40, 8)}
+    table[:2, :3] = [[7, 2, 9], [7, 3, 4]]
+    plan = compile_plan(build_decoder(config(), limits, "bfloat16", decode=True), target.h200())
+    chunks = [Chunk(0, 20, 1), Chunk(1, 18, 1)]
+    symbols, inputs, stacked = decode_tables(limits, chunks, 20, table)
+    inputs |= split_tables(limits, 40, 8)
     symbols["num_splits"] = len(inputs["split_begin"])
-    packed = Packer(plan, lay_out(plan)).loop(symbols, inputs, 20, stacked - {"slot"})
+    packer = Packer(plan, lay_out(plan))
+    packed = packer.loop(symbols, inputs, 20, stacked - {"slot"})
     assert packed.symbols.shape == (20, len(plan.symbols))
+    with pytest.raises(ProgramError, match="'block_table' breaks its invariant 'single': 7, which is written"):
+        packer.loop(symbols, {**inputs, "pos": inputs["pos"] - 6}, 20, stacked - {"slot"})

@@ -121,7 +121,8 @@ class Packer:
             shape, many = shape_of(t, symbols), t.name in stacked
             array = as_array(t, self._given(inputs, t.name), (n, *shape) if many else shape)
             if many and any(i.kind != "within" for i in t.invariants):
-                tied = [v for name, v in inputs.items() if name in stacked and name in {i.of for i in t.invariants}]
+                sources = stacked & {name for i in t.invariants for name in (i.of, i.at)}
+                tied = [v for name, v in inputs.items() if name in sources]
                 for k in _changes(array, *tied):
                     check(t, array[k], symbols, {name: v[k] if name in stacked else v for name, v in inputs.items()})
             else:

@@ -3,7 +3,8 @@
 Each dimension of a region is an interval of values. Where it goes through a table whose contents are unknown, the
 interval is all that the table may hold; and beside it stands a *key*: two regions with the same key are compared by
 where they look the table up instead. So `y[tile_indptr[i] : tile_indptr[i + 1]]` of two tasks are apart because
-tile_indptr does not decrease, and `tokens[row_seq[r]]` because row_seq is distinct.
+tile_indptr does not decrease, and `tokens[row_seq[r]]` because row_seq is distinct. Of a table that promises this for some of
+its entries only (``single``), one of the two regions must be such an entry, its *own*.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ DISTINCT = {"distinct", "increasing", "grouping"}
 
 @dataclass
 class Dim:
-    """One dimension: lo <= i < hi by task; with `key`, the same in places of a table; `sets`, exact looked-up indices."""
+    """One dimension: lo <= i < hi by task; with `key`, the same in places of a table; `sets`, exact looked-up indices. `own`:
+    the values at these places stand nowhere else in the table."""
 
     lo: np.ndarray
     hi: np.ndarray
@@ -36,11 +38,12 @@ class Dim:
     key_lo: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     key_hi: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     sets: list[np.ndarray] | None = None
+    own: bool = True
 
     def take(self, rows: np.ndarray) -> Dim:
         sets = None if self.sets is None else [self.sets[i] for i in rows]
         key_lo, key_hi = (self.key_lo[rows], self.key_hi[rows]) if self.key else (self.key_lo, self.key_hi)
-        return Dim(self.lo[rows], self.hi[rows], self.key, key_lo, key_hi, sets)
+        return Dim(self.lo[rows], self.hi[rows], self.key, key_lo, key_hi, sets, self.own)
 
 
 @dataclass
@@ -58,7 +61,7 @@ class Boxes:
         alive = np.flatnonzero(self.alive)
         key = np.zeros(len(alive), np.int64)
         for d in self.dims if len(alive) > 1 else ():
-            lo, hi = (d.key_lo, d.key_hi) if d.key else (d.lo, d.hi)
+            lo, hi = (d.key_lo, d.key_hi) if d.key and d.own else (d.lo, d.hi)
             ids, first, _ = group_rows([lo[alive], (hi - lo)[alive]], len(alive))  # groups ascend by lo
             starts, stops = lo[alive][first], hi[alive][first]
             if np.any(starts[1:] < stops[:-1]):
@@ -173,14 +176,31 @@ def _via(facts: Facts, s: Via, env: dict[str, Any], n: int) -> Dim:
     low = np.where(used, first * block, 0)
     high = np.where(used, last * block + block, 0)
     exact = all(np.all(np.asarray(a) == b) for a, b in (facts.interval(e, env) for e in (*s.prefix, s.lo, s.hi)))
-    if facts.kinds(s.table) & DISTINCT and exact:  # compared by place: different places hold different values
+    own = bool(facts.kinds(s.table) & DISTINCT) or _is_single(facts, s, env, n)
+    if exact and (own or "single" in facts.kinds(s.table)):  # compared by place: different places hold different values
         row: Any = 0
         for p, size in zip(s.prefix, shape):
             row = row * size + facts.interval(p, env)[0]
         start = row * (shape[-1] * block)
         key = ("distinct", s.table, 1, 0, 1) if block == 1 else ("paged", s.table, block)
-        return Dim(low, high, key, _ends((start + lo, 0), n)[0], _ends((start + hi, 0), n)[0])
+        return Dim(low, high, key, _ends((start + lo, 0), n)[0], _ends((start + hi, 0), n)[0], own=own)
     return Dim(low, high)
+
+
+def _is_single(facts: Facts, s: Via, env: dict[str, Any], n: int) -> bool:
+    """Whether every task's region is inside an entry that the table promises to hold once."""
+    promise = next((i for i in facts.plan.tensors[s.table].invariants if i.kind == "single"), None)
+    if promise is None or len(s.prefix) != 1 or s.block != facts.view.value(promise.hi):
+        return False
+    row, (const, terms) = s.prefix[0], linear(s.lo)
+    place = next(iter(terms), None)
+    if not (isinstance(row, Load) and isinstance(place, Load) and const == 0 and list(terms.values()) == [1]):
+        return False
+    if (row.table, place.table) != (promise.of, promise.at) or row.index != place.index:
+        return False
+    lo, _ = _ends(facts.interval(s.lo, env), n)
+    _, hi = _ends(facts.interval(s.hi, env), n)
+    return bool(np.all((hi <= lo) | ((hi - 1) // s.block == lo // s.block)))
 
 
 def _sets(facts: Facts, s: Via, env: dict[str, Any], n: int) -> list[np.ndarray]:
@@ -198,7 +218,7 @@ def overlap(a: Boxes, b: Boxes) -> np.ndarray:
     """bool [boxes of a, boxes of b]: whether two boxes of the same tensor may share an element."""
     hit: np.ndarray = a.alive[:, None] & b.alive[None, :]
     for x, y in zip(a.dims, b.dims):
-        if x.key is not None and x.key == y.key:
+        if x.key is not None and x.key == y.key and (x.own or y.own):
             hit &= (x.key_lo[:, None] < y.key_hi[None, :]) & (y.key_lo[None, :] < x.key_hi[:, None])
         else:
             hit &= (x.lo[:, None] < y.hi[None, :]) & (y.lo[None, :] < x.hi[:, None])
@@ -230,6 +250,6 @@ def hulls(b: Boxes, ids: np.ndarray, num: int) -> Boxes:
     dims = []
     for d in b.dims:
         lo, hi = ends(d.lo, d.hi)
-        dims.append(Dim(lo, hi, d.key, *ends(d.key_lo, d.key_hi)) if d.key else Dim(lo, hi))
+        dims.append(Dim(lo, hi, d.key, *ends(d.key_lo, d.key_hi), own=d.own) if d.key else Dim(lo, hi))
     b.hull_of[id(ids)] = (ids, Boxes(dims, alive))
     return b.hull_of[id(ids)][1]

@@ -149,7 +149,7 @@ class OrderCheck:
         self.report.proven = False
         # the tables of distinct values themselves need no values: their places are compared
         outer = {s.table for _, a, _, b in pairs for s in (*a.region, *b.region) if isinstance(s, Via)}
-        outer = {t for t in outer if any(i.kind == "distinct" for i in self.plan.tensors[t].invariants)}
+        outer = {t for t in outer if any(i.kind in ("distinct", "single") for i in self.plan.tensors[t].invariants)}
         names = {t for _, a, _, b in pairs for r in (a.region, b.region) for t in tables_of(r)} - outer
         for p in points[:: -(-len(points) // 20)]:
             o = Ordering(self.view(p), group.grids, counts_hold=True)

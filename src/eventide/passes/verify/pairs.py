@@ -49,12 +49,12 @@ Pair = tuple[TaskGrid, Access, TaskGrid, Access]
 
 
 def shares_table(plan: Plan, c: Conflict) -> bool:
-    """Whether both regions go, in one dimension, through the same table of distinct values."""
+    """Whether both regions go, in one dimension, through the same table that says which of its values are distinct."""
     if c.first_access.tensor != c.later_access.tensor:
         return False
     return any(
         isinstance(s, Via) and isinstance(t, Via) and s.table == t.table and s.block == t.block
-        and any(i.kind == "distinct" for i in plan.tensors[s.table].invariants)
+        and any(i.kind in ("distinct", "single") for i in plan.tensors[s.table].invariants)
         for s, t in zip(c.first_access.region, c.later_access.region)
     )  # fmt: skip
 
@@ -119,8 +119,9 @@ def table_exprs(plan: Plan, table: str) -> Iterator[Expr]:
         yield from t.shape
         for i in t.invariants:
             yield from (i.lo, i.hi)
-            if i.of in plan.tensors:
-                yield from plan.tensors[i.of].shape
+            for other in (i.of, i.at):
+                if other in plan.tensors:
+                    yield from plan.tensors[other].shape
 
 
 def conflicting_pairs(grids: Sequence[TaskGrid], memory: Memory, mutable: set[str]) -> list[Pair]:
