@@ -65,7 +65,7 @@ class PyKernel {
     kernel_ = std::make_unique<ev::Kernel>(ev::Plan::parse(in), entries, ev::Options{poison, check_counts, pin, delay_ns, delay_seed, spin_ns, yield_ns});
   }
 
-  void bind(int tensor, int64_t address) { kernel_->bind(tensor, reinterpret_cast<void*>(address)); }
+  void bind(int tensor, int64_t address, bool narrow) { kernel_->bind(tensor, reinterpret_cast<void*>(address), narrow); }
 
   int64_t run(Array2<const int64_t> symbols, Array2<const int64_t> pointers, int stop_io,
               std::optional<Array2<const int32_t>> stop_tokens, bool stop_all, nb::object between, int64_t between_ns,
@@ -126,6 +126,21 @@ nb::object allocate(size_t bytes) {
   return nb::cast(nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(buffer->data(), {bytes}, owner));
 }
 
+nb::object pack_narrow(int64_t from, int64_t n, int64_t k, int num_threads) {
+  const auto* source = reinterpret_cast<const uint16_t*>(from);
+  std::optional<ev::Narrow> how;
+  {
+    nb::gil_scoped_release release;
+    how = ev::narrow(source, n, k, num_threads);
+  }
+  if (!how) return nb::none();
+  nb::object memory = allocate(size_t(how->bytes));
+  void* to = nb::cast<nb::ndarray<uint8_t>>(memory).data();
+  nb::gil_scoped_release release;
+  ev::pack_narrow(source, n, k, *how, to, num_threads);
+  return memory;
+}
+
 // Any CPU array with DLPack as (address, shape, strides in elements, kind code, bits), bf16 included.
 nb::tuple from_dlpack(nb::ndarray<nb::ro, nb::device::cpu> a) {
   nb::list shape, strides;
@@ -172,10 +187,12 @@ NB_MODULE(_native, m) {
         ev::pack_all(reinterpret_cast<const void*>(from), n, k, static_cast<ev::DType>(dtype), reinterpret_cast<void*>(to), num_threads);
       },
       "source"_a, "n"_a, "k"_a, "dtype"_a, "to"_a, "num_threads"_a, "Packs a weight [n, k] into panels.");
+  m.def("pack_narrow", &pack_narrow, "source"_a, "n"_a, "k"_a, "num_threads"_a,
+        "A bfloat16 weight [n, k] in 12 bits a value, uint8 [bytes]; None where that would save nothing.");
   nb::class_<PyKernel>(m, "Kernel")
       .def(nb::init<const std::string&, const std::string&, const std::vector<int64_t>&, bool, bool, bool, int64_t, uint64_t, int64_t, int64_t>(),
            "plan"_a, "isa"_a, "extra"_a, "poison"_a, "check_counts"_a, "pin"_a, "delay_ns"_a, "delay_seed"_a, "spin_ns"_a, "yield_ns"_a)
-      .def("bind", &PyKernel::bind, "tensor"_a, "address"_a)
+      .def("bind", &PyKernel::bind, "tensor"_a, "address"_a, "narrow"_a = false)
       .def("run", &PyKernel::run, "symbols"_a, "pointers"_a, "stop_io"_a, "stop_tokens"_a.none(), "stop_all"_a, "between"_a.none(),
            "between_ns"_a, "check_signals"_a, "records"_a, "records_per_worker"_a, "record_counts"_a.none())
       .def("run_task", &PyKernel::run_task, "grid"_a, "symbols"_a, "coords"_a, "operands"_a)

@@ -139,7 +139,14 @@ Kernel::~Kernel() {
     if (w->thread.joinable()) w->thread.join();
 }
 
-void Kernel::bind(int tensor, void* data) { set_pointer(tensor, data); }
+void Kernel::bind(int tensor, void* data, bool narrow) {
+  set_pointer(tensor, data);
+  const Layout layout = narrow ? Layout::narrow32 : plan_.tensors[tensor].layout;
+  for (Operand* o : uses_[tensor]) {
+    ready_ &= o->layout == layout;  // scratch depends on layouts
+    o->layout = layout;
+  }
+}
 
 void Kernel::set_pointer(int tensor, void* data) {
   views_[tensor].data = data;

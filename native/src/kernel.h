@@ -76,7 +76,8 @@ class Kernel {
   Kernel(const Kernel&) = delete;
 
   const Plan& plan() const { return plan_; }
-  void bind(int tensor, void* data);
+  // narrow: a weight that was packed as Layout::narrow32 where the plan asks for panels
+  void bind(int tensor, void* data, bool narrow = false);
   bool bound(int tensor) const { return views_[tensor].data != nullptr; }
   // Runs the steps of a launch; returns how many were run. Throws Fault if a step cannot go on.
   int64_t run(const Launch& launch);

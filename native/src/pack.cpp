@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
-#include <thread>
-#include <vector>
+
+#include "parallel.h"
 
 namespace ev {
 namespace {
@@ -45,25 +45,11 @@ void pack(const void* src, int64_t n, int64_t k, DType dtype, void* dst, int64_t
 }
 
 void pack_all(const void* src, int64_t n, int64_t k, DType dtype, void* dst, int num_threads) {
-  const int64_t panels = (n + kRows - 1) / kRows, row_bytes = k * item_bytes(dtype);
-  const int64_t parts = std::clamp<int64_t>(num_threads, 1, std::max<int64_t>(panels, 1));
-  std::vector<std::thread> threads;
-  for (int64_t i = 0; i < parts; i++) {
-    const int64_t row0 = panels * i / parts * kRows, row1 = std::min(n, panels * (i + 1) / parts * kRows);
-    auto part = [=] { pack(static_cast<const char*>(src) + row0 * row_bytes, n, k, dtype, dst, row0, row1); };
-    if (i + 1 < parts)
-      threads.emplace_back(part);
-    else
-      part();
-  }
-  for (auto& t : threads) t.join();
-}
-
-void unpack_row(const void* packed, int64_t k, DType dtype, int64_t r, void* dst) {
-  const int64_t words = words_of(k, dtype), bytes = k * item_bytes(dtype);
-  const uint32_t* panel = static_cast<const uint32_t*>(packed) + r / kRows * kRows * words + r % kRows;
-  for (int64_t i = 0; i < words; i++)
-    std::memcpy(static_cast<char*>(dst) + 4 * i, panel + i * kRows, size_t(std::min<int64_t>(4, bytes - 4 * i)));
+  const int64_t row_bytes = k * item_bytes(dtype);
+  in_parallel((n + kRows - 1) / kRows, num_threads, [&](int64_t panel) {
+    const int64_t row0 = panel * kRows;
+    pack(static_cast<const char*>(src) + row0 * row_bytes, n, k, dtype, dst, row0, row0 + kRows);
+  });
 }
 
 }  // namespace ev

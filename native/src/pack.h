@@ -1,6 +1,8 @@
-// Packs a plain weight [n, k] into panels of 32 rows: Layout::panel32 of device/cpu/task.h.
+// Packs a plain weight [n, k] into panels of 32 rows: Layout::panel32 and narrow32 of device/cpu/task.h.
 #pragma once
 #include <cstdint>
+#include <optional>
+#include <vector>
 
 #include "../../src/eventide/device/cpu/task.h"
 
@@ -16,7 +18,19 @@ void pack(const void* src, int64_t n, int64_t k, DType dtype, void* dst, int64_t
 // Packs all rows with several threads.
 void pack_all(const void* src, int64_t n, int64_t k, DType dtype, void* dst, int num_threads);
 
-// The row r of a packed weight, as plain values [k].
-void unpack_row(const void* packed, int64_t k, DType dtype, int64_t r, void* dst);
+// How a bfloat16 weight [n, k] is said in 12 bits a value (Layout::narrow32): the base exponent of each row, and how many
+// exceptions the panels before each one have.
+struct Narrow {
+  std::vector<uint8_t> bases;      // [n]
+  std::vector<int64_t> exceptions; // [panels + 1]
+  int64_t bytes;
+};
+
+// Nothing if the weight has more exceptions than one value in kNarrowRare: they would cost what the others save.
+constexpr int64_t kNarrowRare = 512;
+std::optional<Narrow> narrow(const uint16_t* src, int64_t n, int64_t k, int num_threads);
+
+// `dst` holds narrow.bytes, all zero.
+void pack_narrow(const uint16_t* src, int64_t n, int64_t k, const Narrow& narrow, void* dst, int num_threads);
 
 }  // namespace ev

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from eventide import _native
+from eventide.backends import cpu
+from eventide.backends.base import shape_of
 from eventide.backends.cpu import Stop
 from eventide.backends.policies import Adversarial, Random
 from eventide.engine.steps import Chunk, Sampling, make_step
@@ -29,6 +33,54 @@ def test_bits_of_the_interpreter_with_the_same_tiles(isa: str, dtype: str) -> No
         policy = Random(seed) if seed % 2 else Adversarial(seed)
         for mine, theirs in zip(real, d.interpreted(plan, weights, tokens, steps, policy, kernel), strict=True):
             d.same_bits(mine, theirs)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_weights_of_twelve_bits_change_nothing_but_their_size(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    c = d.config(hidden_size=64)
+    plan = d.plan_of(c, "bfloat16", workers=3)
+    weights, tokens, steps = d.random_weights(plan, c), d.prompts(c), d.mixed_steps(7, 4)
+    packed = [t.name for t in plan.tensors.values() if t.layout != "plain"]
+    # exceptions, and a weight that has too many of them
+    weights[packed[0]][5, ::16] = 0
+    weights[packed[1]] *= (2.0 ** np.random.default_rng(0).integers(-40, 0, weights[packed[1]].shape)).astype(np.float32)
+    options = {"isa": isa, "poison": True, "check_counts": True}
+    wide, narrow = (d.cpu_kernel(plan, weights, tokens, **options, narrow=n) for n in (False, True))
+    share = {name: narrow.weight_bytes[name] / wide.weight_bytes[name] for name in weights}
+    assert {name for name in weights if share[name] == 1} == {*weights} - {*packed} | {packed[1]}
+    assert all(share[name] < 0.9 for name in packed if name != packed[1])
+    for mine, theirs in zip(wide.run(steps), narrow.run(steps), strict=True):
+        d.same_bits(mine, theirs)
+    fresh = d.cpu_kernel(plan, weights, tokens, **options, narrow=True)
+    for mine, theirs in zip(fresh.run(steps), d.interpreted(plan, weights, tokens, steps, Random(1), narrow), strict=True):
+        d.same_bits(mine, theirs)
+    # a weight that is bound again may come in the other form
+    for name in packed:
+        monkeypatch.setattr(narrow, "_narrow", {packed[2]})
+        narrow.bind_weights(name, weights[name])
+    assert {n for n in packed if narrow.weight_bytes[n] != wide.weight_bytes[n]} == {packed[2]}
+    for kernel in (wide, narrow):
+        kernel.states["tokens"][:, : tokens.shape[1]] = tokens
+    for mine, theirs in zip(wide.run(steps), narrow.run(steps), strict=True):
+        d.same_bits(mine, theirs)
+
+
+def test_which_weights_are_packed_in_twelve_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    c = d.config()
+
+    def narrow_weights(dtype: str, **options: Any) -> bool:
+        plan = d.plan_of(c, dtype)
+        kernel = d.cpu_kernel(plan, d.random_weights(plan, c), d.prompts(c), **options)
+        two_bytes = {t.name: 2 * int(np.prod(shape_of(t, {}))) for t in plan.tensors.values() if t.layout != "plain"}
+        return any(kernel.weight_bytes[n] < two_bytes[n] for n in two_bytes)
+
+    assert not narrow_weights("bfloat16"), "small weights may stay in a cache"
+    assert not narrow_weights("float32", narrow=True)
+    monkeypatch.setattr(cpu, "NARROW_FROM_BYTES", 0)
+    assert narrow_weights("bfloat16", isa="portable") is False
+    assert narrow_weights("bfloat16") == (ISAS[0] != "portable")
+    monkeypatch.setattr(cpu, "NARROW_OPS", {"embed"})
+    assert not narrow_weights("bfloat16", narrow=True), "linear would not understand them"
 
 
 @pytest.mark.slow

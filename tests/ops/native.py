@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from eventide import _native
 from eventide.dtypes import from_numpy
 from eventide.ops import get_op, list_ops
 from eventide.ops.codegen import args_header, device_attrs
@@ -58,10 +59,15 @@ def runnable(isa: str) -> bool:
 
 @dataclass
 class Panel:
-    """A weight of shape [n, k] packed into panels of 32 rows."""
+    """A weight of shape [n, k] packed into panels of 32 rows, as `layout` (task.h) says."""
 
     data: np.ndarray
     shape: tuple[int, int]
+    dtype: str
+    layout: int = 1
+
+
+NARROW32 = 2
 
 
 class _Operand(ctypes.Structure):
@@ -80,7 +86,13 @@ def pack(w: np.ndarray) -> Panel:
     padded = np.zeros((-(-n // 32) * 32, -(-k // step) * step), w.dtype)
     padded[:n, :k] = w
     panels = padded.reshape(-1, 32, padded.shape[1] // step, step).transpose(0, 2, 1, 3)
-    return Panel(np.ascontiguousarray(panels), (n, k))
+    return Panel(np.ascontiguousarray(panels), (n, k), from_numpy(w.dtype))
+
+
+def pack_narrow(w: np.ndarray, threads: int = 1) -> Panel | None:
+    """The extension's packing in 12 bits a value; None where it refuses."""
+    packed = _native.pack_narrow(w.ctypes.data, *w.shape, threads)
+    return None if packed is None else Panel(packed, (w.shape[0], w.shape[1]), "bfloat16", NARROW32)
 
 
 def _c_type(attr: Attr, op: Op) -> str:
@@ -130,8 +142,9 @@ class Library:
                 continue
             data = value.data if isinstance(value, Panel) else value
             assert data.flags.c_contiguous, spec.name
-            slot.data, slot.dtype = data.ctypes.data, DTYPES[from_numpy(data.dtype)]
-            slot.layout = int(isinstance(value, Panel))
+            slot.data = data.ctypes.data
+            slot.dtype = DTYPES[value.dtype if isinstance(value, Panel) else from_numpy(data.dtype)]
+            slot.layout = value.layout if isinstance(value, Panel) else 0
             for i, extent in enumerate(value.shape):
                 slot.shape[i] = extent
         values = [

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from eventide.ops import get_op
-from eventide.ops.case import Case
+from eventide.ops.case import Case, ints, normal
 
 from .calls import by_reference, by_tiles, plan_of
-from .native import FLAGS, cpu_ops, library, runnable
+from .native import FLAGS, Panel, cpu_ops, library, pack, pack_narrow, runnable
 
 ISAS = [pytest.param(i, marks=pytest.mark.skipif(not runnable(i), reason=f"this CPU does not run {i}")) for i in FLAGS]
 CASES = [
@@ -38,3 +38,56 @@ def test_tiles_match_the_reference(isa: str, name: str, case: Case, dtype: str) 
         np.testing.assert_array_equal(np.where(finite, 0, g), np.where(finite, 0, w), err_msg=key)
         error = np.max(np.abs(g - w)[finite], initial=0) / max(np.max(np.abs(w[finite]), initial=0), 1e-30)
         assert error <= case.tolerance[dtype], f"{key}: relative error {error:.2e}"
+
+
+def narrow_with_exceptions(rng: np.random.Generator, n: int, k: int) -> tuple[np.ndarray, Panel]:
+    """A weight that does not lack exceptions, in groups by themselves, in rows and columns that touch, at both ends."""
+    w = normal(rng, "bfloat16", n, k, scale=k**-0.5)
+    for _ in range(max(1, n * k // 600)):
+        w[rng.integers(n), rng.integers(k)] = rng.choice([0.0, -0.0, 1e-30, -3e-9, 1e-38])
+    packed = pack_narrow(w)
+    assert packed is not None
+    return w, packed
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_of_twelve_bits_give_the_bits_of_sixteen(isa: str, dtype: str) -> None:
+    rng, lib = np.random.default_rng(3), library(isa)
+    for n, k in [(70, 461), (32, 128), (96, 1024), (40, 261)]:
+        w, packed = narrow_with_exceptions(rng, n, k)
+        for tokens in (*range(1, 14), 25, 131):
+            x, residual = normal(rng, dtype, tokens, k), normal(rng, dtype, tokens, n)
+            norm = normal(rng, dtype, k)
+            results = []
+            for weight in (pack(w), packed):
+                y = np.full((tokens, n), np.nan, x.dtype)
+                operands = {"x": x, "w": weight, "norm_weight": norm, "residual": residual, "y": y}
+                extents = [-(-tokens // 128), -(-n // 32)]
+                lib.run("linear", operands, {"eps": 1e-6}, {"tile_m": 128, "tile_n": 32}, extents)
+                results.append(y)
+            assert results[0].tobytes() == results[1].tobytes(), f"{tokens} tokens, w {w.shape}"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_exceptions_that_are_not_finite_reach_their_row_alone(isa: str) -> None:
+    rng, lib = np.random.default_rng(4), library(isa)
+    w = normal(rng, "bfloat16", 64, 1024, scale=0.02)
+    w[3, 200], w[40, 1023] = np.inf, np.nan
+    x = np.abs(normal(rng, "float32", 20, 1024))
+    packed = pack_narrow(w)
+    for tokens in (1, 20):
+        y = np.zeros((tokens, 64), np.float32)
+        lib.run("linear", {"x": x[:tokens], "w": packed, "y": y}, {}, {"tile_m": 128, "tile_n": 32}, [1, 2])
+        assert (y[:, 3] == np.inf).all() and np.isnan(y[:, 40]).all()
+        assert np.isfinite(np.delete(y, [3, 40], axis=1)).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_embedding_of_twelve_bits(isa: str) -> None:
+    rng, lib = np.random.default_rng(5), library(isa)
+    w, packed = narrow_with_exceptions(rng, 70, 131)
+    tokens = ints([[*range(70)]])
+    operands = {"seq": ints(np.zeros(70)), "pos": ints(np.arange(70)), "tokens": tokens, "w": packed, "y": np.zeros_like(w)}
+    lib.run("embed", operands, {}, {"tile_m": 16}, [5])
+    assert operands["y"].tobytes() == w.tobytes()

@@ -13,6 +13,9 @@
 stay the same, and sampling is part of the plan. It releases the GIL, gives progress to `on_progress`, looks for
 signals about every 50 ms, and ends early when a stop rule, `stop()` or a callback says so.
 
+A bfloat16 weight in panels takes 12 bits a value, without loss, where a step waits for memory (`narrow`); results have the same
+bits as with 16. A weight whose exponents lie too far apart for that stays as it is.
+
 Operator code is chosen at run time among the instruction sets that this processor has (EVENTIDE_CPU_ISA overrides).
 """
 
@@ -41,6 +44,9 @@ RECORD = np.dtype(
     [("step", "i4"), ("worker", "i4"), ("grid", "i4"), ("_", "i4"), ("task", "i8"), ("free", "i8"), ("start", "i8"), ("end", "i8")]
 )
 Table = Mapping[str, Array]
+
+NARROW_OPS = {"linear", "embed"}  # whose CPU code reads weights of 12 bits
+NARROW_FROM_BYTES = 32 << 20  # below, weights may stay in a cache, where widening costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,8 @@ class CpuKernel:
     isa: the instruction set (None: the best). poison: fill scratch and outputs with 0xFF before every step.
     check_counts: compare all counters with their needed counts after every step. pin: tie workers to CPUs.
     delay_ns: before some tasks wait a random time up to this (to bring out races). spin_us, yield_us: how long a waiting
-    worker spins, then yields its CPU, before it sleeps (None: 50, or 2 with fewer CPUs than workers).
+    worker spins, then yields its CPU, before it sleeps (None: 50, or 2 with fewer CPUs than workers). narrow: hold bfloat16
+    weights in 12 bits a value (None: if they are more than caches hold, and the instruction set has wide vectors).
     """
 
     def __init__(
@@ -97,6 +104,7 @@ class CpuKernel:
         delay_seed: int = 1,
         spin_us: float | None = None,
         yield_us: float = 0.0,
+        narrow: bool | None = None,
     ) -> None:
         text = lower(plan)
         assert plan.schedule is not None
@@ -122,6 +130,7 @@ class CpuKernel:
         self._io = [t for t in tensors if t.role in ("input", "output")]
         self._tables = [t for t in self._io if t.role == "input" and any(i.of for i in t.invariants)]
         self._shapes: dict[tuple[int, ...], dict[str, tuple[int, ...]]] = {}
+        self._narrow = self._narrow_weights(narrow)
         self._unbound = {t.name for t in tensors if t.role == "weight"}
         self._memory: dict[str, Array] = {}  # what the workers hold addresses of
         self.states: dict[str, Array] = {}
@@ -139,6 +148,7 @@ class CpuKernel:
         t = tensor_of(self.plan, name, "weight")
         array = as_array(t, array, shape_of(t, {}))
         native = _native()
+        narrow = False
         if t.layout == "plain":
             memory = native.allocate(array.nbytes)
             memory.view(to_numpy(t.dtype)).reshape(array.shape)[...] = array
@@ -147,9 +157,12 @@ class CpuKernel:
             code = DTYPES.index(t.dtype)
             if t.dtype not in ("float32", "bfloat16"):
                 raise ProgramError(f"weight '{name}' is {t.dtype}; panels are made of float32 or bfloat16")
-            memory = native.allocate(native.packed_bytes(n, k, code))
-            native.pack(_address(array), n, k, code, _address(memory), self.num_threads)
-        self._bind(t, memory)
+            memory = native.pack_narrow(_address(array), n, k, self.num_threads) if name in self._narrow else None
+            narrow = memory is not None
+            if memory is None:
+                memory = native.allocate(native.packed_bytes(n, k, code))
+                native.pack(_address(array), n, k, code, _address(memory), self.num_threads)
+        self._bind(t, memory, narrow)
         self._unbound.discard(name)
 
     def bind_state(self, name: str, array: Array) -> None:
@@ -163,9 +176,23 @@ class CpuKernel:
         self._bind(t, array)
         self.states[name] = array
 
-    def _bind(self, t: Tensor, memory: Array) -> None:
+    @property
+    def weight_bytes(self) -> dict[str, int]:
+        """Bytes that each weight takes as it is packed."""
+        return {t.name: self._memory[t.name].nbytes for t in self.plan.tensors.values() if t.role == "weight"}
+
+    def _narrow_weights(self, wanted: bool | None) -> set[str]:
+        """Names of the weights that are packed in 12 bits a value if their exponents allow it."""
+        weights = [t for t in self.plan.tensors.values() if t.role == "weight" and t.layout != "plain" and t.dtype == "bfloat16"]
+        if wanted is None:
+            num_bytes = sum(2 * int(np.prod(shape_of(t, {}))) for t in weights)
+            wanted = self.isa != "portable" and num_bytes > NARROW_FROM_BYTES
+        others = {a.tensor for g in self.plan.grids if g.op not in NARROW_OPS for a in g.accesses}
+        return {t.name for t in weights} - others if wanted else set()
+
+    def _bind(self, t: Tensor, memory: Array, narrow: bool = False) -> None:
         self._memory[t.name] = memory
-        self._kernel.bind(self._id[t.name], _address(memory))
+        self._kernel.bind(self._id[t.name], _address(memory), narrow)
 
     # -- launches
 

@@ -22,6 +22,15 @@ inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 inline U widen(H x) { return reinterpret_cast<U>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(x))); }
 inline H narrow(U x) { return reinterpret_cast<H>(_mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(x))); }
 
+#define EV_TERNARY
+// (x & mask) | y in one instruction, which the compiler finds only sometimes
+inline U masked_or(U x, uint32_t mask, U y) {
+  return reinterpret_cast<U>(_mm512_ternarylogic_epi32(reinterpret_cast<__m512i>(x), _mm512_set1_epi32(int32_t(mask)),
+                                                       reinterpret_cast<__m512i>(y), 0xea));
+}
+template <int n>
+inline U rotate_right(U x) { return reinterpret_cast<U>(_mm512_ror_epi32(reinterpret_cast<__m512i>(x), n)); }
+
 // the halves of the 64-bit products of each lane with m
 inline void multiply_wide(U a, uint32_t m, U& high, U& low) {
   const __m512i x = reinterpret_cast<__m512i>(a), y = _mm512_set1_epi32(int32_t(m));

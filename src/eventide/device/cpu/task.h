@@ -18,8 +18,9 @@ namespace ev {
 enum class DType : int32_t { f32, bf16, f16, i32, i64 };
 
 // plain: row major. panel32: a weight [n, k] in panels of 32 rows, the last one padded with zero rows. A float32 panel is
-// [k][32]; a bfloat16 panel is [ceil(k / 2)][32][2], pairs of k side by side as vdpbf16ps reads them.
-enum class Layout : int32_t { plain, panel32 };
+// [k][32]; a bfloat16 panel is [ceil(k / 2)][32][2], pairs of k side by side as vdpbf16ps reads them. narrow32: a bfloat16
+// weight in panels as well, in 12 bits a value: see narrow_format.h.
+enum class Layout : int32_t { plain, panel32, narrow32 };
 
 // The whole tensor: base pointer and extents. A task adds its own offsets.
 struct Operand {

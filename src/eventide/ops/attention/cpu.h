@@ -142,13 +142,13 @@ inline void attention_tile(const attention_args& a, const attention_coords& c, c
     for (int64_t i = 0; i < d; i += kBlock) {
       const char* keys = reinterpret_cast<const char*>(s.keys) + i / Keys::step * 4 * kPositions;
       const int64_t steps = min_of(kBlock, d - i) / Keys::step;
-      multiply<Keys, 1, false, kPositions>(rows, {keys, 4 * kPositions, q + i * rows, steps, s.scores, kBlock});
+      multiply<Keys, 1, Ahead::nothing, kPositions>(rows, {keys, 4 * kPositions, q + i * rows, steps, s.scores, kBlock});
     }
     soften(s, rows, 1.0f / std::sqrt(float(d)), [&](int64_t r) { return pos[t0 + r / group] - p0 + 1; });
     if (direct) {
       const char* v = reinterpret_cast<const char*>(v_cache + at[0]);
       for (int64_t i = 0; i < d; i += kColumns, v += kColumns * sizeof(T))
-        multiply<typename Held<T>::Values, 1, false, kColumns>(
+        multiply<typename Held<T>::Values, 1, Ahead::nothing, kColumns>(
             rows, {v, d * int64_t(sizeof(T)), s.scores, n, s.out + i, s.width});
       continue;
     }
@@ -156,7 +156,7 @@ inline void attention_tile(const attention_args& a, const attention_coords& c, c
       for (int64_t i = 0; i < s.width; i += L) store(s.values + j * s.width + i, load(v_cache + at[j] + i, d - i));
     for (int64_t i = 0; i < s.width; i += kColumns) {
       const char* v = reinterpret_cast<const char*>(s.values + i);
-      multiply<F32, 1, false, kColumns>(rows, {v, 4 * s.width, s.scores, n, s.out + i, s.width});
+      multiply<F32, 1, Ahead::nothing, kColumns>(rows, {v, 4 * s.width, s.scores, n, s.out + i, s.width});
     }
   }
   for (int64_t r = 0; r < rows; r++) {

@@ -5,11 +5,12 @@
 // others find it in the first-level cache. Any number of tokens gives the same bits: see matmul.h.
 //
 // Widening a block of bfloat16 once for all groups was tried: 3 % faster on data at hand, slower when the weights come from
-// memory, as they do.
+// memory, as they do. Weights of 12 bits (narrow32) pay for being widened anyway: see narrow.h.
 #pragma once
 #include <type_traits>
 
 #include "../../device/cpu/matmul.h"
+#include "../../device/cpu/narrow.h"
 #include "../../device/cpu/norm.h"
 
 namespace ev::EV_ISA {
@@ -18,19 +19,21 @@ namespace ev::EV_ISA {
 struct LinearScratch {
   int64_t* tile;  // the m whose x is held
   float* out;     // [tokens][32]
+  char* block;    // a widened block of weights
   char* x;
   int64_t blocks;
 
   LinearScratch(const linear_args& a, char* base)
       : tile(reinterpret_cast<int64_t*>(base)),
         out(reinterpret_cast<float*>(base + 64)),
-        x(reinterpret_cast<char*>(out + a.tile_m * kRows)),
+        block(reinterpret_cast<char*>(out + a.tile_m * kRows)),
+        x(block + (a.w.layout == Layout::narrow32 ? 4 * kRows * kBlock : 0)),
         blocks((a.w.shape[1] + kBlock - 1) / kBlock) {}
 };
 
 inline int64_t linear_scratch(const linear_args& a) {
   LinearScratch s(a, nullptr);
-  return 64 + 4 * (a.tile_m * kRows + s.blocks * a.tile_m * kBlock);
+  return (s.x - static_cast<char*>(nullptr)) + 4 * s.blocks * a.tile_m * kBlock;
 }
 
 template <class X, class Given>
@@ -45,7 +48,8 @@ inline void linear_prologue(const linear_args& a, int64_t m0, int64_t tokens, Gi
       for (int64_t k0 = 0; k0 < k; k0 += kBlock) {
         Given* block = to + (k0 * tokens + t * kBlock);
         const int64_t end = min_of(kBlock, k - k0);
-        for (int64_t i = 0; i < end; i += L) {
+        // zeros for what a group of weights has more
+        for (int64_t i = 0; i < round_up(end, kNarrowGroup); i += L) {
           F v = load(x + k0 + i, end - i);
           if (norm) v = rounded(x, v * scale * load(norm + k0 + i, end - i));
           store(block + i, v);
@@ -67,8 +71,32 @@ inline void linear_product(const LinearScratch& s, const char* panel, int64_t k,
   };
   int64_t b = 0;
   if (tokens <= 2)
-    for (; b + 2 <= k / kBlock; b += 2) multiply<W, 2, true>(tokens, product(b));
-  for (; b < s.blocks; b++) multiply<W, 1, true>(tokens, product(b));
+    for (; b + 2 <= k / kBlock; b += 2) multiply<W, 2, Ahead::weights>(tokens, product(b));
+  for (; b < s.blocks; b++) multiply<W, 1, Ahead::weights>(tokens, product(b));
+}
+
+// W is Pairs or Dots
+template <class W>
+inline void linear_product_narrow(const linear_args& a, const LinearScratch& s, int64_t panel, int64_t tokens) {
+  using Given = typename W::Given;
+  using Buffered = std::conditional_t<std::is_same_v<W, Pairs>, F32, W>;
+  const int64_t k = a.w.shape[1], xb = tokens * kBlock;
+  const NarrowWeight w(a.w.data, a.w.shape[0], k);
+  const char* words = reinterpret_cast<const char*>(w.words(panel));
+  const NarrowException* e = w.exceptions(panel);
+  const Given* x = reinterpret_cast<const Given*>(s.x);
+  for (int64_t k0 = 0; k0 < k; k0 += kBlock, words += kNarrowBlockBytes, x += xb) {
+    const int64_t values = min_of(kBlock, k - k0), groups = (values + kNarrowGroup - 1) / kNarrowGroup;
+    if (tokens <= kNarrowTokens) {
+      multiply_narrow<W>(tokens, {words, w.bases(panel), e, k0, groups, 0, x, s.out, kRows});
+    } else {
+      widen_block<Buffered>(words, w.bases(panel), e, k0, groups, s.block);
+      const int64_t steps = (values + Buffered::step - 1) / Buffered::step;
+      multiply<Buffered, 1, Ahead::other>(
+          tokens, {s.block, 4 * kRows, x, steps, s.out, kRows, 0, 0, words + kNarrowBlockBytes, kNarrowBlockBytes});
+    }
+    while (e->k < k0 + kBlock) e++;
+  }
 }
 
 // bias, activation and residual of one token; `sums` holds 32 rows, `n` of which exist
@@ -115,7 +143,9 @@ inline void linear_task(const linear_args& a, const linear_coords& c, Scratch sc
   }
   for (int64_t i = 0; i < tokens * kRows; i += L) store(s.out + i, F{});
   const char* panel = a.w.as<const char>() + c.n * kRows * (bf16_weights ? 2 * round_up(k, 2) : 4 * k);
-  if (dots)
+  if (a.w.layout == Layout::narrow32)
+    dots ? linear_product_narrow<Dots>(a, s, c.n, tokens) : linear_product_narrow<Pairs>(a, s, c.n, tokens);
+  else if (dots)
     linear_product<Dots>(s, panel, k, tokens);
   else if (bf16_weights)
     linear_product<Pairs>(s, panel, k, tokens);

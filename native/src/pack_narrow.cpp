@@ -1,0 +1,89 @@
+#include <algorithm>
+#include <cstring>
+
+#include "device/cpu/narrow_format.h"
+#include "pack.h"
+#include "parallel.h"
+
+namespace ev {
+namespace {
+
+constexpr int kWindow = 16;  // exponents that a code can say
+
+inline int exponent(uint16_t bits) { return bits >> 7 & 0xff; }
+
+// the base whose window holds most of the row, the highest of several; how many it leaves out
+uint8_t best_base(const uint16_t* row, int64_t k, int64_t& outside) {
+  // neighbours are counted apart, so that no count waits for the one before
+  uint32_t counts[4][256] = {};
+  int64_t i = 0;
+  for (; i + 4 <= k; i += 4)
+    for (int j = 0; j < 4; j++) counts[j][exponent(row[i + j])]++;
+  for (; i < k; i++) counts[0][exponent(row[i])]++;
+  int64_t inside = 0, most = -1;
+  int best = 0;
+  for (int e = 0; e < 256; e++) {
+    for (int j = 1; j < 4; j++) counts[0][e] += counts[j][e];
+    inside += counts[0][e];
+    if (e >= kWindow) inside -= counts[0][e - kWindow];
+    if (e >= kWindow - 1 && inside >= most) most = inside, best = e - (kWindow - 1);
+  }
+  outside = k - most;
+  return uint8_t(best);
+}
+
+void pack_panel(const uint16_t* src, int64_t rows, int64_t k, const uint8_t* bases, uint32_t* panel, NarrowException* list) {
+  uint32_t* words = panel + kNarrowRows;
+  NarrowException* const begin = list;
+  for (int64_t r = 0; r < rows; r++) {
+    const uint16_t* row = src + r * k;
+    const int base = bases[r];
+    panel[r] = uint32_t(base) << 7 | uint32_t(base) << 23;
+    for (int64_t k0 = 0; k0 < k; k0 += kNarrowGroup) {
+      uint32_t pair[4] = {}, word[3];
+      for (int64_t i = 0; i < std::min<int64_t>(kNarrowGroup, k - k0); i++) {
+        const uint16_t bits = row[k0 + i];
+        const unsigned code = unsigned(exponent(bits) - base);
+        if (code < kWindow)
+          pair[i / 2] |= ((bits & 0x807fu) | code << 7) << (i % 2 * 16);
+        else
+          *list++ = {uint32_t(k0 + i), uint16_t(r), bits};
+      }
+      narrow_split(pair, word);
+      for (int i = 0; i < 3; i++) words[(k0 / kNarrowGroup * 3 + i) * kNarrowRows + r] = word[i];
+    }
+  }
+  std::stable_sort(begin, list, [](const NarrowException& a, const NarrowException& b) { return a.k < b.k; });
+  *list = {kNarrowEnd, 0, 0};
+}
+
+}  // namespace
+
+std::optional<Narrow> narrow(const uint16_t* src, int64_t n, int64_t k, int num_threads) {
+  const NarrowWeight at(nullptr, n, k);
+  Narrow found{std::vector<uint8_t>(size_t(n)), std::vector<int64_t>(size_t(at.panels) + 1), 0};
+  in_parallel(at.panels, num_threads, [&](int64_t panel) {
+    for (int64_t r = panel * kNarrowRows; r < std::min(n, (panel + 1) * kNarrowRows); r++) {
+      int64_t outside;
+      found.bases[size_t(r)] = best_base(src + r * k, k, outside);
+      found.exceptions[size_t(panel) + 1] += outside;
+    }
+  });
+  for (int64_t p = 0; p < at.panels; p++) found.exceptions[size_t(p) + 1] += found.exceptions[size_t(p)];
+  const int64_t exceptions = found.exceptions.back(), entries = exceptions + at.panels;
+  if (exceptions * kNarrowRare > n * k || entries >= int64_t{kNarrowEnd} || k >= int64_t{kNarrowEnd}) return std::nullopt;
+  found.bytes = 4 * (at.panels * at.panel_words + (at.panels + 1) / 2 * 2) + entries * int64_t{sizeof(NarrowException)};
+  return found;
+}
+
+void pack_narrow(const uint16_t* src, int64_t n, int64_t k, const Narrow& narrow, void* dst, int num_threads) {
+  const NarrowWeight to(dst, n, k);
+  in_parallel(to.panels, num_threads, [&](int64_t p) {
+    // each panel's list has an end of its own
+    to.first()[p] = uint32_t(narrow.exceptions[size_t(p)] + p);
+    pack_panel(src + p * kNarrowRows * k, std::min<int64_t>(kNarrowRows, n - p * kNarrowRows), k, &narrow.bases[size_t(p * kNarrowRows)],
+               to.bases(p), to.exceptions(p));
+  });
+}
+
+}  // namespace ev

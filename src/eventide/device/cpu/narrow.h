@@ -1,0 +1,134 @@
+// Products with weights of 12 bits (Layout::narrow32): the bits of matmul.h's on the same weight in 16.
+//
+// Few tokens wait for memory, so they widen the weights in registers, on their way from memory to the FMA (narrow_micro). Many
+// tokens have a block of k widened once, into a buffer in the first-level cache, for the kernels of matmul.h (widen_block).
+// Exceptions are put in place of what their codes say as a group of weights is widened: one branch a group, rarely taken.
+#pragma once
+#include "matmul.h"
+#include "narrow_format.h"
+
+namespace ev::EV_ISA {
+
+constexpr int64_t kNarrowGroupBytes = 4 * kNarrowGroupWords, kNarrowBlockBytes = kBlock / kNarrowGroup * kNarrowGroupBytes;
+constexpr int kNarrowAhead = 8192;  // bytes between what is read and what is prefetched
+constexpr int kNarrowTokens = L == 16 ? 12 : L == 8 ? 4 : 2;
+
+EV_INLINE void widen_group(const char* words, U base, U (&pair)[4]) {
+  U word[3];
+  EV_UNROLL for (int i = 0; i < 3; i++) word[i] = load_bytes<U>(words + i * 4 * kRows);
+#ifdef EV_TERNARY
+  EV_UNROLL for (int i = 0; i < 3; i++) pair[i] = (word[i] & 0x87ff87ffu) + base;
+  U last = (word[0] >> 4) & 0x07800780u;
+  last = masked_or(word[1] >> 8, 0x00780078u, last);
+  pair[3] = masked_or(rotate_right<12>(word[2]), 0x80078007u, last) + base;
+#else
+  narrow_join(word, base, pair);
+#endif
+}
+
+// What a panel's product with one block of k reads: its words and bases from the first of V·L rows on, and its exceptions from
+// the block's first on.
+template <class Given>
+struct NarrowProduct {
+  const char* words;
+  const uint32_t* bases;
+  const NarrowException* exceptions;
+  int64_t k0, groups;
+  int row0;
+  const Given* x;
+  float* out;
+  int64_t os;
+};
+
+template <class W, int T, int V>
+inline void narrow_micro(NarrowProduct<typename W::Given> p) {
+  F acc[T][V];
+  U base[V];
+  EV_UNROLL for (int t = 0; t < T; t++)
+    EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = F{};
+  EV_UNROLL for (int v = 0; v < V; v++) base[v] = load_bytes<U>(p.bases + v * L);
+  for (int64_t end = p.k0 + kNarrowGroup; p.groups > 0; p.groups--, end += kNarrowGroup) {
+    EV_UNROLL for (int i = 0; i < 3; i++)
+      EV_UNROLL for (int b = 0; b < V * L * 4; b += 64) __builtin_prefetch(p.words + kNarrowAhead + i * 4 * kRows + b);
+    const bool exceptional = p.exceptions->k < end;
+    EV_UNROLL for (int v = 0; v < V; v++) {
+      U pair[4];
+      widen_group(p.words + v * L * 4, base[v], pair);
+      if (__builtin_expect(exceptional, 0)) {
+        uint16_t values[4][L][2];
+        std::memcpy(values, pair, sizeof pair);
+        for (const NarrowException* e = p.exceptions; e->k < end; e++)
+          if (const unsigned lane = unsigned(e->row - p.row0 - v * L); lane < L) values[e->k / 2 % 4][lane][e->k % 2] = e->bits;
+        std::memcpy(pair, values, sizeof pair);
+      }
+      // or the compiler keeps all of x in registers from one v to the next, and sums in memory
+      asm("" : "+r"(p.x));
+      EV_UNROLL for (int i = 0; i < 4; i++) W::template add_pair<T, V>(acc, v, pair[i], p.x + 2 * i);
+    }
+    if (__builtin_expect(exceptional, 0))
+      while (p.exceptions->k < end) p.exceptions++;
+    p.words += kNarrowGroupBytes, p.x += kNarrowGroup;
+  }
+  EV_UNROLL for (int t = 0; t < T; t++)
+    EV_UNROLL for (int v = 0; v < V; v++) {
+      float* o = p.out + t * p.os + v * L;
+      store(o, load(o) + acc[t][v]);
+    }
+}
+
+template <class W, int V, int T>
+EV_INLINE void narrow_micro_for(int64_t t, const NarrowProduct<typename W::Given>& p) {
+  if constexpr (T > 0) {
+    if (t == T) return narrow_micro<W, T, V>(p);
+    narrow_micro_for<W, V, T - 1>(t, p);
+  }
+}
+
+template <class W, int V, int Most>
+inline void multiply_narrow_rows(int64_t tokens, const NarrowProduct<typename W::Given>& p) {
+  for (int r = 0; r < kRows; r += V * L) {
+    NarrowProduct<typename W::Given> part = p;
+    part.words += 4 * r, part.bases += r, part.row0 += r, part.out += r;
+    narrow_micro_for<W, V, Most>(tokens, part);
+  }
+}
+
+// out[t][0..32) += one block of k for at most kNarrowTokens tokens, from registers
+template <class W>
+inline void multiply_narrow(int64_t tokens, const NarrowProduct<typename W::Given>& p) {
+  if constexpr (kRows >= 4 * L)
+    if (tokens <= 2) return multiply_narrow_rows<W, 4, 2>(tokens, p);
+  multiply_narrow_rows<W, 2, kNarrowTokens>(tokens, p);
+}
+
+// One block of k as the kernel W reads it: Dots as in panel32, F32 as float32. `from` stands at the block's words.
+template <class W>
+inline void widen_block(const char* from, const uint32_t* bases, const NarrowException* e, int64_t k0, int64_t groups, char* to) {
+  constexpr bool wide = W::step == 1;
+  U base[kRows / L];
+  EV_UNROLL for (int v = 0; v < kRows / L; v++) base[v] = load_bytes<U>(bases + v * L);
+  uint32_t* words = reinterpret_cast<uint32_t*>(to);
+  for (int64_t g = 0; g < groups; g++, from += kNarrowGroupBytes)
+    EV_UNROLL for (int v = 0; v < kRows / L; v++) {
+      U pair[4];
+      widen_group(from + v * L * 4, base[v], pair);
+      EV_UNROLL for (int i = 0; i < 4; i++) {
+        const int64_t at = g * 4 + i;
+        if (wide) {
+          store(reinterpret_cast<float*>(words + 2 * at * kRows + v * L), floats(pair[i] << 16));
+          store(reinterpret_cast<float*>(words + (2 * at + 1) * kRows + v * L), floats(pair[i] & 0xffff0000u));
+        } else {
+          std::memcpy(words + at * kRows + v * L, &pair[i], sizeof(U));
+        }
+      }
+    }
+  for (const int64_t end = k0 + groups * kNarrowGroup; e->k < end; e++) {
+    const int64_t k = e->k - k0;
+    if (wide)
+      words[k * kRows + e->row] = uint32_t(e->bits) << 16;
+    else
+      reinterpret_cast<uint16_t*>(to)[(k / 2 * kRows + e->row) * 2 + k % 2] = e->bits;
+  }
+}
+
+}  // namespace ev::EV_ISA
