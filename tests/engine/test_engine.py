@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import pytest
@@ -11,7 +11,9 @@ import pytest
 import eventide
 from eventide import Engine, Request, SamplingParams
 from eventide.engine.cache import PageCache, digests
-from eventide.errors import OutOfMemoryError, PromptError, UsageError
+from eventide.engine.runner import Running
+from eventide.engine.steps import Step
+from eventide.errors import OutOfMemoryError, PromptError, SamplingError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,12 @@ def gather(outputs: list[eventide.Output]) -> dict[object, tuple[list[int], str 
     return found
 
 
+def alone(llm: eventide.LLM, request: Request) -> list[int]:
+    """Its tokens with nobody else about, and nothing found in the cache."""
+    llm._pool.resize(None)
+    return llm.generate(request.prompt, request.params).token_ids
+
+
 @pytest.mark.parametrize("budget, cache", [(512, None), (16, 384), (7, 320)])
 def test_tokens_are_those_of_a_request_alone(llm: eventide.LLM, budget: int, cache: int | None) -> None:
     todo = requests(40, 1, llm.config.vocab_size)
@@ -54,11 +62,10 @@ def test_tokens_are_those_of_a_request_alone(llm: eventide.LLM, budget: int, cac
         for _ in range(min(len(waiting), int(rng.integers(0, 4)))):
             engine.add(waiting.pop())
         outputs += engine.step(int(rng.integers(1, 5)))
+    assert engine.free_pages == pages
     found = gather(outputs)
     for r in todo:
-        alone = llm.generate(r.prompt, r.params)
-        assert found[r.id] == (alone.token_ids, "length"), r
-    assert engine.free_pages == pages
+        assert found[r.id] == (alone(llm, r), "length"), r
     assert engine.stats["tokens_from_cache"] > 0
     if cache is not None:
         assert engine.stats["preemptions"] > 0
@@ -79,13 +86,13 @@ def test_cancellations_leave_the_others_alone_and_lose_no_page(llm: eventide.LLM
             cancelled.add(victim)
         outputs += engine.step()
     outputs += engine.step()
+    assert engine.free_pages == pages
     found = gather(outputs)
     assert {i for i, (_, reason) in found.items() if reason == "cancelled"} == cancelled and len(cancelled) > 5
     for r in todo:
-        alone = llm.generate(r.prompt, r.params).token_ids
         tokens, reason = found[r.id]
-        assert tokens == alone[: len(tokens)] and (reason == "cancelled" or tokens == alone)
-    assert engine.free_pages == pages
+        expected = alone(llm, r)
+        assert tokens == expected[: len(tokens)] and (reason == "cancelled" or tokens == expected)
 
 
 def test_higher_priorities_and_earlier_requests_go_first(llm: eventide.LLM) -> None:
@@ -97,14 +104,24 @@ def test_higher_priorities_and_earlier_requests_go_first(llm: eventide.LLM) -> N
     assert ends == ["first", "late", "later"]
 
 
-def test_who_generates_is_never_kept_waiting_by_prompts(llm: eventide.LLM) -> None:
-    engine = Engine(llm, token_budget=8)
+def test_who_generates_is_never_kept_waiting_by_prompts(llm: eventide.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two tokens of a sequence lies one step of at most `token_budget` tokens, whatever waits."""
+    engine, sizes = Engine(llm, token_budget=8), []
+    start = llm._runner.start
+
+    def noting(step: Step, keep: Collection[str]) -> Running:
+        sizes.append(step.symbols["num_tokens"])
+        return start(step, keep)
+
+    monkeypatch.setattr(llm._runner, "start", noting)
     engine.add(Request("writer", [5], SamplingParams(max_new_tokens=20, temperature=0, ignore_eos=True)))
     engine.step()
     for i in range(4):
-        engine.add(Request(i, list(range(1, 60)), SamplingParams(max_new_tokens=1)))
+        engine.add(Request(i, list(range(1, 60)), SamplingParams(max_new_tokens=1), priority=i))
     for _ in range(19):
         assert "writer" in {o.id for o in engine.step()}
+    assert sizes == [8] * 19
+    list(engine.run())
 
 
 def test_text_and_an_event_loop() -> None:
@@ -130,6 +147,16 @@ def test_bad_requests_concern_nobody_else(llm: eventide.LLM) -> None:
         engine.add(Request("large", [5] * 60, SamplingParams(max_new_tokens=30)))
     with pytest.raises(UsageError, match="several prompts"):
         engine.add(Request("two", [[5], [6]]))  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="id must be hashable, such as a number or a string, got \\['a'\\]"):
+        engine.add(Request(["a"], [5]))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"priority must be an integer .* got 'high'"):
+        engine.add(Request("urgent", [5], priority="high"))  # type: ignore[arg-type]
+    with pytest.raises(PromptError, match="token id 999999 is outside the vocabulary"):
+        engine.add(Request("unknown", [999999]))
+    with pytest.raises(SamplingError, match="max_new_tokens must be an integer of at least 1, got 0"):
+        engine.add(Request("none", [5], SamplingParams(max_new_tokens=0)))
+    with pytest.raises(UsageError, match="max_steps must be an integer of at least 1, got 0"):
+        engine.step(0)
     with pytest.raises(UsageError, match="no request with the id 'gone'"):
         engine.cancel("gone")
     with pytest.raises(UsageError, match="token_budget must be an integer of at least 1, got 0"):

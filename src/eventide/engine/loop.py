@@ -273,6 +273,8 @@ class StepLoop:
         if self._flight is not None and generation in self._flight:
             self._flight.gone.append(generation)
             self._flight.parts.end()
+            if not self.running:
+                self._land()
         else:
             self._give_up(generation)
 

@@ -1,0 +1,208 @@
+"""The step loop: many steps a launch where nothing needs the host, and what ends them early."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import eventide
+from eventide import Engine, Request, SamplingParams
+from eventide.engine.generation import Generation
+from eventide.engine.loop import StepLoop
+from eventide.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[eventide.LLM]:
+    with eventide.LLM("eventide-tiny", device="cpu", dtype="float32", num_threads=1, max_seq_len=320, max_seqs=8) as model:
+        yield model
+
+
+def long(n: int, **more: object) -> SamplingParams:
+    return SamplingParams(max_new_tokens=n, temperature=0, ignore_eos=True, **more)  # type: ignore[arg-type]
+
+
+def loop_of(llm: eventide.LLM, prompts: list[list[int]], params: SamplingParams, part_s: float = float("inf")) -> StepLoop:
+    loop = StepLoop(llm._runner, llm._pool, llm.limits.max_tokens, part_s)
+    for i, (prompt, resolved) in enumerate(llm._requests(prompts, params)):
+        loop.add(Generation.of(i, resolved, prompt, (0, i), llm.tokenizer))
+    return loop
+
+
+def test_a_batch_is_two_launches(llm: eventide.LLM) -> None:
+    """One reads all the prompts, one draws all that follows; who ends sooner ends a launch."""
+    llm._pool.resize(None)
+    prompts = [[5, 6, 7], [8] * 20, [9] * 100]
+    loop = loop_of(llm, prompts, long(200))
+    while loop.busy:
+        loop.step()
+    assert loop.stats["launches"] == 2 and loop.stats["steps"] == 200
+    assert llm._pool.available == llm.limits.pages - 1
+    engine = Engine(llm)
+    for i, n in enumerate((50, 100, 200)):
+        engine.add(Request(i, prompts[i], long(n)))
+    list(engine.run())
+    assert engine.stats["launches"] == 4 and engine.stats["steps"] == 200
+
+
+def test_pages_end_a_launch_and_are_given_back(llm: eventide.LLM) -> None:
+    """Three sequences in seven pages: as many steps at once as there are pages for, then whoever comes last waits."""
+    engine = Engine(llm, cache_tokens=7 * 64)
+    for i in range(3):
+        engine.add(Request(i, [5 + i] * 60, long(200)))
+    ends = [o.id for o in engine.run() if o.finish_reason]
+    assert ends == [0, 1, 2] and engine.stats["preemptions"] > 0
+    assert engine.stats["launches"] < 15 and engine.free_pages == 7
+
+
+def test_pages_taken_ahead_do_not_keep_others_out(llm: eventide.LLM) -> None:
+    """Two may write 300 tokens each and take all ten pages for it; a third comes, and what they don't need yet is free."""
+    engine, order = Engine(llm, cache_tokens=10 * 64), []
+    engine._loop._part_s = 1e-3
+    for i in (8, 9):
+        engine.add(Request(i, [i] * 5, long(300)))
+    for count, output in enumerate(engine.run()):
+        order += [output.id] if output.finish_reason else []
+        if count == 4:
+            assert engine.free_pages == 0
+            engine.add(Request("third", [7] * 250, long(3)))
+    assert order == ["third", 8, 9] and engine.stats["preemptions"] == 0
+
+
+def test_whoever_comes_ends_the_launch(llm: eventide.LLM) -> None:
+    engine = Engine(llm)
+    engine._loop._part_s = 0.002
+    engine.add(Request("first", [5, 6, 7], long(300)))
+    order, added = [], False
+    for output in engine.run():
+        order.append(output.id)
+        if not added and len(order) == 3:
+            engine.add(Request("second", [8, 9], long(5)))
+            added = True
+    # the part under way is still given; then the second is read, and draws beside the first
+    assert "second" in order[3:7]
+    assert len(order) > 10
+
+
+def test_a_launch_that_was_asked_for_many_steps_ends_when_few_are_wanted(llm: eventide.LLM) -> None:
+    engine = Engine(llm)
+    engine.add(Request("a", [5, 6, 7], long(60)))
+    alone = llm.generate([5, 6, 7], long(60)).token_ids
+    found = [t for o in engine.step() for t in o.token_ids]
+    engine._loop._part_s = 1e-6
+    found += [t for o in engine.step(50) for t in o.token_ids]
+    assert engine._loop._flight is not None and len(found) < 30
+    for _ in range(3):
+        step = engine.step()
+        assert [len(o.token_ids) for o in step] == [1]
+        found += step[0].token_ids
+    found += [t for o in engine.run() for t in o.token_ids]
+    assert found == alone
+
+
+@pytest.mark.parametrize("stop", [None, "e"])
+def test_steps_begun_ahead_change_nothing(llm: eventide.LLM, monkeypatch: pytest.MonkeyPatch, stop: str | None) -> None:
+    """A device that begins the next steps before the host has seen the text of the last ones: sequences that a stop string
+    ends, or that are cancelled, are still written to; their pages come back when these steps have ended."""
+    rng = np.random.default_rng(0)
+    requests = [
+        Request(i, rng.integers(5, 300, int(rng.integers(1, 90))).tolist(), long(int(rng.integers(1, 120)), stop=stop))
+        for i in range(30)
+    ]  # fmt: skip
+
+    def served() -> dict[object, tuple[list[int], str, str | None]]:
+        engine, found = Engine(llm, token_budget=48, cache_tokens=12 * 64), {}
+        for r in requests:
+            engine.add(r)
+            found[r.id] = ([], "", None)
+        for count, output in enumerate(engine.run()):
+            tokens, text, reason = found[output.id]
+            assert reason is None
+            found[output.id] = ([*tokens, *output.token_ids], text + output.text, output.finish_reason)
+            if count == 20:
+                engine.cancel(29)
+        assert engine.free_pages == 12 and engine._loop._flight is None
+        return found
+
+    expected = served()
+    monkeypatch.setattr(llm._runner, "overlaps", True)
+    found = served()
+    assert found.pop(29)[2] == expected.pop(29)[2] == "cancelled"
+    assert found == expected
+    assert {reason for _, _, reason in found.values()} == ({"stop", "length"} if stop else {"length"})
+    for r in requests[:5]:
+        alone = llm.generate(r.prompt, r.params)
+        assert found[r.id] == (alone.token_ids, alone.text, alone.finish_reason)
+
+
+def test_ctrl_c_ends_the_steps_and_no_more(llm: eventide.LLM) -> None:
+    alone = llm.generate([5, 6, 7], long(300)).token_ids
+    engine = Engine(llm)
+    engine._loop._part_s = float("inf")
+    engine.add(Request("a", [5, 6, 7], long(300)))
+    found = [t for o in engine.step() for t in o.token_ids]
+    timer = threading.Timer(0.01, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        while True:
+            for output in engine.run():
+                found += output.token_ids
+            time.sleep(1)
+    found += [t for o in engine.run() for t in o.token_ids]
+    assert found == alone and engine.free_pages == llm.limits.pages - 1
+
+
+def test_requests_from_an_event_loop_while_steps_run(llm: eventide.LLM) -> None:
+    """`add` and `cancel` don't wait for the steps that a thread is in."""
+    engine = Engine(llm)
+
+    async def serve() -> dict[object, list[int]]:
+        found: dict[object, list[int]] = {}
+
+        async def read() -> None:
+            async for output in engine:
+                found.setdefault(output.id, []).extend(output.token_ids)
+
+        engine.add(Request(0, [5], long(250)))
+        engine.add(Request("never", [5] * 4, long(300)))
+        reader = asyncio.create_task(read())
+        for i in range(1, 12):
+            await asyncio.sleep(0.005)
+            engine.add(Request(i, [5 + i] * 3, long(20)))
+        engine.cancel("never")
+        await reader
+        return found
+
+    found = asyncio.run(serve())
+    assert all(len(found[i]) == (20 if i else 250) for i in range(12)) and len(found["never"]) < 300
+    assert found[3] == llm.generate([8] * 3, long(20)).token_ids
+    assert engine.free_pages == llm.limits.pages - 1
+
+
+def test_an_engine_that_is_dropped_gives_its_pages_back(llm: eventide.LLM) -> None:
+    llm._pool.resize(None)
+    engine = Engine(llm)
+    engine.add(Request("a", [5] * 100, long(100)))
+    engine.step()
+    with pytest.raises(UsageError, match="cache_tokens can't change while requests or streams of this model are open"):
+        Engine(llm)
+    del engine
+    assert llm._pool.free_slots == 8
+    Engine(llm)
+
+
+def test_a_stream_that_holds_everything_is_told(llm: eventide.LLM) -> None:
+    engine = Engine(llm, cache_tokens=5 * 64)
+    stream = llm.stream([5] * 200, long(100))
+    next(stream)
+    engine.add(Request("a", [6] * 200, long(20)))
+    with pytest.raises(UsageError, match="every slot or page is held by a stream that isn't finished"):
+        engine.step()
+    list(stream)
+    assert sum(len(o.token_ids) for o in engine.run()) == 20

@@ -1,0 +1,255 @@
+"""The engine against requests run one by one: long runs of what the tests do in little.
+
+    python tools/engine_checks.py steps                      500 mixed steps of 1 to 64 sequences of 1 to 4,096 tokens
+    python tools/engine_checks.py churn                      10,000 requests, some cancelled, in a cache too small for them
+    python tools/engine_checks.py churn --requests 500 --device cpu --seed 3
+
+Both use a small model with random weights (float32 on the CPU), prompts that partly begin alike, greedy and drawn tokens, and
+compare every request's tokens and log-probabilities, bit for bit on the CPU, with the same request alone in an engine that has
+served nobody before. They also say that the plan is the same afterwards (a digest of its serial form), that nothing was
+compiled and no library loaded or process begun meanwhile, and that every page has come back. Exit code 1 where anything of
+that fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import eventide
+from eventide.engine import plans
+from eventide.ir import serial
+
+CONFIG = {
+    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 512,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1e6, "tie_word_embeddings": True, "max_position_embeddings": 4096,
+    "attention_bias": False, "use_sliding_window": False, "bos_token_id": None, "eos_token_id": 7, "torch_dtype": "float32",
+}  # fmt: skip
+COMPILING = ("ctypes.dlopen", "subprocess.Popen", "os.posix_spawn", "os.exec")
+
+
+@dataclass
+class Found:
+    """What a request got."""
+
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[Any] = field(default_factory=list)
+    reason: str | None = None
+
+    def add(self, output: eventide.Output) -> None:
+        assert self.reason is None, f"request {output.id} got more after its end"
+        self.token_ids += output.token_ids
+        self.logprobs += output.logprobs or ()
+        self.reason = output.finish_reason
+
+
+@dataclass
+class Report:
+    """What a run did and what it found wrong."""
+
+    figures: dict[str, Any]
+    problems: list[str]
+
+
+def open_model(folder: Path, max_seqs: int, max_seq_len: int, device: str = "cpu") -> eventide.LLM:
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    dtype = "float32" if device == "cpu" else "bfloat16"
+    return eventide.LLM(
+        folder, load_format="dummy", device=device, dtype=dtype, max_seqs=max_seqs, max_seq_len=max_seq_len
+    )  # fmt: skip
+
+
+def digest(llm: eventide.LLM) -> str:
+    return hashlib.sha256(json.dumps(serial.to_dict(llm.plan), sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def counted_compilations() -> Iterator[Counter[str]]:
+    """Plans compiled by the engine, libraries loaded and processes begun inside the block."""
+    found: Counter[str] = Counter()
+    compile_plan, on = plans.compile_plan, True
+
+    def counting(*args: Any, **options: Any) -> Any:
+        found["plan"] += 1
+        return compile_plan(*args, **options)
+
+    def audit(event: str, args: Any) -> None:  # hooks can't be taken out again
+        if on and event in COMPILING:
+            found[event] += 1
+
+    sys.addaudithook(audit)
+    plans.compile_plan = counting
+    try:
+        yield found
+    finally:
+        plans.compile_plan, on = compile_plan, False
+
+
+def random_request(rng: np.random.Generator, id: int, common: list[int], most_prompt: int, most_new: int) -> eventide.Request:
+    """Lengths are log-uniform. A third begins with some of `common`, half draws at random, the end token ends some early."""
+    new = int(np.exp(rng.uniform(0, np.log(most_new + 1))))
+    length = int(np.exp(rng.uniform(0, np.log(most_prompt + 1))))
+    prompt = rng.integers(0, CONFIG["vocab_size"], length).tolist()  # type: ignore[call-overload]
+    if rng.random() < 1 / 3:
+        shared = int(rng.integers(0, length))
+        prompt[:shared] = common[:shared]
+    params = eventide.SamplingParams(
+        new, temperature=0.9 if rng.random() < 0.5 else 0.0, top_k=40, seed=id, ignore_eos=bool(rng.random() < 0.5), logprobs=1
+    )
+    return eventide.Request(id, prompt, params, priority=int(rng.integers(0, 3)))
+
+
+def alone(llm: eventide.LLM, request: eventide.Request) -> Found:
+    """The same request in an engine that knows nothing of others."""
+    engine, found = eventide.Engine(llm), Found()
+    engine.add(request)
+    for output in engine.run():
+        found.add(output)
+    return found
+
+
+def compare(llm: eventide.LLM, requests: list[eventide.Request], found: dict[int, Found]) -> tuple[list[str], float]:
+    """Requests that got something else than alone; seconds of the comparison."""
+    begin, wrong = time.perf_counter(), []
+    for r in requests:
+        got, want = found[r.id], alone(llm, r)  # type: ignore[index]
+        n = len(got.token_ids)
+        if got.reason != "cancelled" and (n != len(want.token_ids) or got.reason != want.reason):
+            wrong.append(f"request {r.id} ended after {n} tokens ({got.reason}), alone after {len(want.token_ids)} ({want.reason})")
+        elif got.token_ids != want.token_ids[:n] or got.logprobs != want.logprobs[:n]:
+            wrong.append(f"request {r.id} got other tokens or log-probabilities than alone")
+    return wrong, time.perf_counter() - begin
+
+
+def run_steps(llm: eventide.LLM, num_steps: int, seed: int, token_budget: int) -> Report:
+    """Steps until `num_steps` of them have read prompts and drawn tokens for others at once; the number of sequences walks
+    between 1 and all that there are slots for."""
+    rng, limits = np.random.default_rng(seed), llm.limits
+    engine = eventide.Engine(llm, token_budget=token_budget)
+    pages, before = engine.free_pages, digest(llm)
+    common = rng.integers(0, CONFIG["vocab_size"], limits.max_seq_len).tolist()  # type: ignore[call-overload]
+    requests: list[eventide.Request] = []
+    found: dict[int, Found] = {}
+    most_new = min(400, limits.max_seq_len // 2)
+    mixed, batches, target = 0, Counter[int](), 1
+    begin = time.perf_counter()
+
+    def step() -> None:
+        nonlocal mixed
+        reading = sum(g.unread > 1 for g in (*engine._loop.running, *engine._loop.waiting)) + len(engine._wishes)
+        drawing = sum(g.unread == 1 for g in engine._loop.running)
+        mixed += bool(reading and drawing)
+        for output in engine.step():
+            found[output.id].add(output)  # type: ignore[index]
+        batches[max(1, len(engine._loop.running))] += 1
+
+    with counted_compilations() as compiled:
+        while mixed < num_steps:
+            if rng.random() < 0.03:
+                target = limits.max_seqs if rng.random() < 0.3 else int(rng.integers(1, limits.max_seqs + 1))
+            while engine.num_requests < target:
+                requests.append(random_request(rng, len(requests), common, limits.max_seq_len - most_new, most_new))
+                found[len(requests) - 1] = Found()
+                engine.add(requests[-1])
+            step()
+        while engine.num_requests:
+            step()
+    seconds = time.perf_counter() - begin
+    lost = pages - engine.free_pages
+    problems, compared_s = compare(llm, requests, found)
+    lengths = [len(r.prompt) for r in requests]
+    figures = {
+        "mixed_steps": mixed, "steps": engine.stats["steps"], "batches": [min(batches), max(batches)], "requests": len(requests),
+        "prompt_lengths": [min(lengths), max(lengths)], **engine.stats, "plan": before[:16], "compiled": sum(compiled.values()),
+        "seconds": round(seconds, 1), "seconds_alone": round(compared_s, 1),
+    }  # fmt: skip
+    return Report(figures, problems + _problems(llm, before, compiled, lost))
+
+
+def run_churn(llm: eventide.LLM, num_requests: int, seed: int, cache_tokens: int, token_budget: int) -> Report:
+    """Requests at random times, some cancelled at random times, in a cache too small for those that would run."""
+    rng, limits = np.random.default_rng(seed), llm.limits
+    engine = eventide.Engine(llm, token_budget=token_budget, cache_tokens=cache_tokens)
+    pages, before = engine.free_pages, digest(llm)
+    longest = min(limits.max_seq_len, cache_tokens)
+    common = rng.integers(0, CONFIG["vocab_size"], longest).tolist()  # type: ignore[call-overload]
+    requests = [random_request(rng, i, common, longest // 3, longest - longest // 3) for i in range(num_requests)]
+    found = {i: Found() for i in range(num_requests)}
+    coming, alive, cancelled = list(range(num_requests))[::-1], set[int](), 0
+    begin = time.perf_counter()
+
+    def take(outputs: list[eventide.Output]) -> None:
+        for output in outputs:
+            found[output.id].add(output)  # type: ignore[index]
+            if output.finish_reason is not None:
+                alive.discard(output.id)  # type: ignore[arg-type]
+
+    with counted_compilations() as compiled:
+        while coming or engine.num_requests:
+            for _ in range(min(len(coming), int(rng.poisson(1.5)) if engine.num_requests < 4 * limits.max_seqs else 0)):
+                i = coming.pop()
+                engine.add(requests[i])
+                alive.add(i)
+            if alive and rng.random() < 0.03:
+                victim = int(rng.choice(sorted(alive)))
+                engine.cancel(victim)
+                alive.discard(victim)
+                cancelled += 1
+            take(engine.step(int(rng.integers(1, 9))))
+        take(engine.step())
+    seconds, lost = time.perf_counter() - begin, pages - engine.free_pages
+    open_ones = [f"request {i} never ended" for i, one in found.items() if one.reason is None]
+    problems, compared_s = compare(llm, requests, found)
+    figures = {
+        "requests": num_requests, "cancelled": cancelled, "cache_tokens": cache_tokens, **engine.stats, "pages_lost": lost,
+        "plan": before[:16], "compiled": sum(compiled.values()), "seconds": round(seconds, 1),
+        "seconds_alone": round(compared_s, 1),
+    }  # fmt: skip
+    return Report(figures, open_ones + problems + _problems(llm, before, compiled, lost))
+
+
+def _problems(llm: eventide.LLM, before: str, compiled: Counter[str], lost: int) -> list[str]:
+    found = [f"compiled or loaded something: {dict(compiled)}"] if compiled else []
+    found += ["the plan is another one afterwards"] if digest(llm) != before else []
+    return found + ([f"{lost} pages are lost"] if lost else [])
+
+
+def main(argv: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("what", choices=("steps", "churn"))
+    p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    p.add_argument("--steps", type=int, default=500, help="mixed steps (500)")
+    p.add_argument("--requests", type=int, default=10_000, help="requests of churn (10,000)")
+    p.add_argument("--seqs", type=int, default=64, help="sequences at once (64)")
+    p.add_argument("--length", type=int, help="tokens of a request at most (steps: 4,096; churn: 512)")
+    p.add_argument("--token-budget", type=int, default=512)
+    p.add_argument("--seed", type=int, default=0)
+    args = p.parse_args(argv)
+    length = args.length or (4096 if args.what == "steps" else 512)
+    with tempfile.TemporaryDirectory() as folder, open_model(Path(folder), args.seqs, length, args.device) as llm:
+        if args.what == "steps":
+            report = run_steps(llm, args.steps, args.seed, args.token_budget)
+        else:
+            report = run_churn(llm, args.requests, args.seed, 2 * length, args.token_budget)
+    print(json.dumps(report.figures, indent=1))
+    for problem in report.problems[:20]:
+        print(f"WRONG: {problem}", file=sys.stderr)
+    print(f"{len(report.problems)} problems" if report.problems else "all requests as alone", file=sys.stderr)
+    return 1 if report.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
