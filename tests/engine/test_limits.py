@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+import eventide
 from eventide.engine.limits import CACHE_SHARE, DEFAULT_CONTEXT, choose_limits
 from eventide.errors import OutOfMemoryError, UsageError
 from eventide.models.config import ModelConfig
@@ -43,7 +44,19 @@ def test_context_out_of_range(context: int) -> None:
 
 
 def test_not_enough_memory() -> None:
-    with pytest.raises(OutOfMemoryError, match=r"sequence of 4096 tokens need 6\.0 MiB of memory, and 0\.8 MiB are left"):
+    with pytest.raises(OutOfMemoryError, match=r"sequence of 4096 tokens need 6\.0 MiB of memory, and 819\.2 KiB are left"):
         choose_limits(CONFIG, "bfloat16", 4096, available=2**20)
     with pytest.raises(OutOfMemoryError, match="sequence of 256 tokens"):
         choose_limits(CONFIG, "bfloat16", None, available=2**18)
+
+
+def test_the_size_of_the_cache_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTIDE_MEMORY_LIMIT", "60MiB")
+    with eventide.LLM("eventide-tiny", device="cpu", num_threads=1) as llm:
+        size = llm.cache_size
+        assert size.available_bytes == 60 << 20 and size.num_tokens == llm._pool.capacity
+        assert size.num_bytes == size.num_tokens // 64 * PAGE < CACHE_SHARE * ((60 << 20) - size.weight_bytes)
+        assert str(size).startswith(f"a cache for {size.num_tokens:,} tokens ({size.num_tokens // 64} pages of 64) in ")
+        assert "of 60.0 MiB free and " in str(size) and str(size).endswith("MiB of weights")
+        eventide.Engine(llm, cache_tokens=100)
+        assert llm.cache_size.num_tokens == 128 and llm.cache_size.num_bytes == 2 * PAGE

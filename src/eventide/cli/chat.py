@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
     if talking:
         import readline  # noqa: F401  line editing in input()
 
-        note(f"{llm.model}, {llm.max_seq_len} tokens of context. /clear forgets, /quit leaves.")
+        note(f"{llm.model}, {llm.max_seq_len} tokens of context, {llm.cache_size}. /clear forgets, /quit leaves.")
     messages = list(opening)
     code = 0
     while (line := _read(talking)) is not None and line != "/quit":

@@ -119,11 +119,12 @@ def main(args: argparse.Namespace) -> int:
         for number, result in enumerate(results):
             print(f"--- {number}: {result.finish_reason}\n{_shown(llm, result.text, result.token_ids)}")
     if args.json:
-        settings = {"model": args.model, "device": llm.device, "dtype": llm.dtype, "schedule": llm.schedule}
+        settings: dict[str, Any] = {"model": args.model, "device": llm.device, "dtype": llm.dtype, "schedule": llm.schedule}
+        settings["cache"] = asdict(llm.cache_size)
         timings = {"load_s": load_s, **timing.to_json()}
         print_json({**settings, "completions": [asdict(result) for result in results], "timing": timings})
     else:
-        note(f"{'interrupted; ' if interrupted else ''}loaded in {load_s:.2g} s; {timing}")
+        note(f"{'interrupted; ' if interrupted else ''}loaded in {load_s:.2g} s, {llm.cache_size}; {timing}")
     llm.close()
     return 130 if interrupted else 0
 

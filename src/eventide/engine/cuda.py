@@ -70,20 +70,23 @@ def usable_device() -> Device | None:
         return None
 
 
-def cuda_limits(config: ModelConfig, max_seq_len: int | None, max_seqs: int | None, weight_bytes: int) -> Limits:
-    """Limits for what is free on the GPU."""
+def cuda_limits(
+    config: ModelConfig, max_seq_len: int | None, max_seqs: int | None, weight_bytes: int
+) -> tuple[int, Limits]:
+    """(bytes free on the GPU, limits for them)."""
     device = _device()
     device.enter()
+    available = device.free_bytes()[0] - _RESERVE
     limits = choose_limits(
         config,
         "bfloat16",
         max_seq_len,
-        available=device.free_bytes()[0] - _RESERVE,
+        available=available,
         weight_bytes=weight_bytes,
         max_seqs=max_seqs or MAX_SEQS,
     )
     room = (limits.pages - 1) * limits.page_size
-    return replace(limits, max_rows=max(limits.max_seqs, TILE), max_tokens=min(MAX_TOKENS, room))
+    return available, replace(limits, max_rows=max(limits.max_seqs, TILE), max_tokens=min(MAX_TOKENS, room))
 
 
 def open_cuda(loaded: Loaded, schedule: str, progress: Progress | None) -> CudaRunner:

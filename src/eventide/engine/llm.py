@@ -16,18 +16,22 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from .. import dtypes
 from ..errors import DeviceError, OutOfMemoryError, PromptError, ResourceError, UsageError
 from ..ir.nodes import Plan
 from ..models.config import ModelConfig
+from ..models.decoder import cache_bytes
 from ..models.tokenizer import Tokenizer
 from .devices import check_device, check_schedule, choose_device, num_workers, open_runner
 from .generation import Generation, bounded
+from .limits import CacheSize
 from .load import Loaded, Progress, open_model
 from .loop import PART_SECONDS, StepLoop
 from .outputs import Completion, Piece, TokenLogprob
@@ -109,6 +113,7 @@ class LLM:
                 stacklevel=2,
             )
         self._pool = Pool(self.limits)
+        self._memory = loaded.weight_bytes, loaded.available
         self._closed = False
 
     # -- what it is
@@ -122,6 +127,13 @@ class LLM:
     def max_seq_len(self) -> int:
         """Tokens that a prompt and its continuation may have together."""
         return self.limits.max_seq_len
+
+    @property
+    def cache_size(self) -> CacheSize:
+        """What the cache of keys and values holds, and the memory that it was made from; `print` it."""
+        tokens, page = self._pool.capacity, self.limits.page_size
+        size = cache_bytes(self.config, replace(self.limits, num_pages=tokens // page), dtypes.itemsize(self.dtype))
+        return CacheSize(tokens, page, size, *self._memory)
 
     @property
     def default_params(self) -> SamplingParams:

@@ -46,6 +46,8 @@ class Loaded:
     device: str
     specs: Sequence[WeightSpec]
     source: WeightSource
+    weight_bytes: int
+    available: int | None  # bytes, before the weights
     decode: bool = False  # the program of steps in which a sequence has one token
 
     def program(self) -> Program:
@@ -94,19 +96,22 @@ def open_model(
     source = open_weights(directory, specs, dtype=chosen, load_format=load_format)
     tokenizer = Tokenizer.load(directory, config.vocab_size)
     generation = GenerationConfig.load(directory, config)
-    limits = _limits(device, config, chosen, max_seq_len, max_seqs, total_bytes(specs, chosen))
-    return Loaded(directory, config, generation, tokenizer, chosen, limits, device, specs, source)
+    weight_bytes = total_bytes(specs, chosen)
+    available, limits = _limits(device, config, chosen, max_seq_len, max_seqs, weight_bytes)
+    return Loaded(directory, config, generation, tokenizer, chosen, limits, device, specs, source, weight_bytes, available)
 
 
 def _limits(
     device: str, config: ModelConfig, dtype: str, max_seq_len: int | None, max_seqs: int | None, weight_bytes: int
-) -> Limits:
+) -> tuple[int | None, Limits]:
+    """(bytes that may be taken, what fits)."""
     if device == "cuda":
         from .cuda import cuda_limits
 
         return cuda_limits(config, max_seq_len, max_seqs, weight_bytes)
     more = {} if max_seqs is None else {"max_seqs": max_seqs}
-    return choose_limits(config, dtype, max_seq_len, available=available_bytes(), weight_bytes=weight_bytes, **more)
+    available = available_bytes()
+    return available, choose_limits(config, dtype, max_seq_len, available=available, weight_bytes=weight_bytes, **more)
 
 
 def _choose_dtype(dtype: str, config: ModelConfig, device: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from eventide import env
 from eventide.errors import OutOfMemoryError
 
-__all__ = ["available_bytes", "require_memory"]
+__all__ = ["available_bytes", "readable", "require_memory"]
 
 
 def available_bytes() -> int | None:
@@ -32,12 +32,13 @@ def require_memory(needed_bytes: int, purpose: str) -> None:
     available = available_bytes()
     if available is not None and needed_bytes > available:
         raise OutOfMemoryError(
-            f"{purpose} need {_readable(needed_bytes)} of memory and {_readable(available)} are available; "
+            f"{purpose} need {readable(needed_bytes)} of memory and {readable(available)} are available; "
             "free some, take a smaller model or dtype, or set EVENTIDE_MEMORY_LIMIT if this figure is wrong"
         )
 
 
-def _readable(num_bytes: int) -> str:
+def readable(num_bytes: int) -> str:
+    """A number of bytes with its unit."""
     unit, size = next(((u, s) for u, s in (("GiB", 2**30), ("MiB", 2**20)) if num_bytes >= s), ("KiB", 2**10))
     return f"{num_bytes / size:.1f} {unit}"
 
