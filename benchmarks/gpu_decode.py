@@ -88,12 +88,11 @@ def plan_of(model: str, context: int, tokens: int, schedule: str = "static") -> 
 
 
 def fill(kernel: CudaKernel, config: ModelConfig, limits: Limits) -> int:
-    """Random weights, written as they stand in memory (any order of random numbers is as random); bytes of a token's reads."""
-    d = kernel.device
+    """Random weights, the same 16 million over and over, which stay on the GPU; bytes of a token's reads."""
+    d, memory = kernel.device, kernel.memory
     random = (np.random.default_rng(0).standard_normal(16 << 20) * 0.02).astype(ml_dtypes.bfloat16)
-    blocks = [(a.nbytes, d.allocate(a.nbytes, "random numbers")) for a in (random, np.ones(1 << 20, ml_dtypes.bfloat16))]
-    d.upload(blocks[0][1], random)
-    d.upload(blocks[1][1], np.ones(1 << 20, ml_dtypes.bfloat16))
+    source = d.allocate(random.nbytes, "random numbers")
+    d.upload(source, random)
     streamed = 0
     for t in kernel.plan.tensors.values():
         if t.role != "weight":
@@ -101,15 +100,23 @@ def fill(kernel: CudaKernel, config: ModelConfig, limits: Limits) -> int:
         if t.name == "rope":
             kernel.bind_weights("rope", rope_table(config, limits.max_seq_len))
             continue
-        size, (length, source) = packed_bytes(t), blocks[0 if t.ndim == 2 else 1]
-        for at in range(0, size, length):
-            d.call(d.cu.cuMemcpyDtoDAsync, kernel.addresses[t.name] + at, source, min(length, size - at), d.stream)
-        kernel.memory.bound.add(t.name)
+        size, shape = packed_bytes(t), [int(str(e)) for e in t.shape]
+        if len(shape) == 1:
+            kernel.bind_weights(t.name, np.ones(shape, ml_dtypes.bfloat16))
+        elif t.layout == "plain":
+            for at in range(0, size, random.nbytes):
+                count = min(random.nbytes, size - at)
+                d.call(d.cu.cuMemcpyDtoDAsync, kernel.addresses[t.name] + at, source, count, d.stream)
+        else:
+            d.fill(kernel.addresses[t.name], 0, size)
+            rows = random.size // shape[1]
+            for first in range(0, shape[0], rows):
+                memory.pack(t, source, first, 1, min(rows, shape[0] - first))
+        memory.bound.add(t.name)
         # an untied embedding gives one row a token
         streamed += size if t.name != "embed_tokens" or config.tie_word_embeddings else config.hidden_size * 2
-    d.synchronize()
-    for _, address in blocks:
-        d.free(address)
+    memory.end_loading()
+    d.free(source)
     return streamed
 
 

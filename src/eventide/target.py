@@ -11,7 +11,8 @@ class Target:
 
     kind: "cpu" or "cuda". num_workers: persistent workers (threads, or one block per multiprocessor). tile_rows: rows
     of a weight panel. tile_tokens: tokens one task handles at most. tile_queries: query tokens of one attention task.
-    split_kv: positions one attention task covers (0: the whole context in one task).
+    split_kv: positions one attention task covers (0: the whole context in one task). tight: whether bfloat16 weights stand in
+    12 bits, without loss (a weight that doesn't fit stays as it is).
     """
 
     kind: str
@@ -21,6 +22,7 @@ class Target:
     tile_queries: int
     split_kv: int = 0
     arch: str = ""
+    tight: bool = False
 
     @property
     def name(self) -> str:
@@ -31,6 +33,7 @@ def cpu(num_workers: int = 2) -> Target:
     return Target("cpu", num_workers, tile_rows=32, tile_tokens=128, tile_queries=16)
 
 
-def h200(num_workers: int = 132, tile_tokens: int = 8) -> Target:
+def h200(num_workers: int = 132, tile_tokens: int = 8, *, tight: bool = True) -> Target:
     """One NVIDIA H200: 132 multiprocessors."""
-    return Target("cuda", num_workers, tile_rows=8, tile_tokens=tile_tokens, tile_queries=1, split_kv=64, arch="sm_90a")
+    sizes = {"tile_rows": 8, "tile_tokens": tile_tokens, "tile_queries": 1, "split_kv": 64}
+    return Target("cuda", num_workers, **sizes, arch="sm_90a", tight=tight)

@@ -103,7 +103,7 @@ def _of_model(model: str, args: argparse.Namespace) -> Iterator[Exported]:
     limits = Limits(
         max_tokens=max(*prompts, *batches), max_rows=most, max_seqs=most, max_seq_len=-(-longest // 64) * 64
     )
-    target = {"cpu": cpu(1), "cuda": h200()}.get(args.tasks)
+    target = {"cpu": cpu(1), "cuda": h200(tight=False)}.get(args.tasks)
     for decode in (True, False):
         program = build_decoder(config, limits, args.dtype, decode=decode)
         steps = []

@@ -27,18 +27,19 @@ from ...ir.nodes import Edge, EventTensor, Plan, Segment, Span, TaskGrid, Tensor
 from ...ops.declaration import Op
 from ...ops.registry import get_op
 from .announce import Announced, find_announced
-from .layout import Layout, lay_out
+from .layout import PANEL, TIGHT, Layout, lay_out, slab_bytes
 
 DEVICE = Path(__file__).parents[2] / "device" / "cuda"
 C_TYPES = {"float32": "float", "bfloat16": "bf16", "int32": "int", "int64": "i64"}
-LAYOUTS = {"plain": "PLAIN", "panel8.cuda": "PANEL8"}
+LAYOUTS = {"plain": "PLAIN", PANEL: "PANEL8", TIGHT: "TIGHT8"}
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the kernel's shared memory: ring slots of 8 KB, the stream's limit in flight (slots), operators' scratch."""
+    """Sizes of the kernel's shared memory: ring slots and their bytes, the stream's limit in flight (slots), operators' scratch."""
 
     slots: int = 16
+    slot: int = slab_bytes(PANEL)
     in_flight: int = 6
     scratch: int = 88 * 1024
     delay_ns: int = 0  # test aid: some tasks sleep up to so long first
@@ -50,7 +51,7 @@ class Config:
 
     @property
     def shared_bytes(self) -> int:
-        return self.slots * 8192 + self.scratch
+        return -(-self.slots * self.slot // 128) * 128 + self.scratch
 
 
 @dataclass
@@ -123,7 +124,8 @@ class _Generator:
         c = self.config
         return {
             "NUM_SYMBOLS": max(len(self.layout.symbols), 1), "NUM_CELLS": self.layout.num_cells, "ARGS": stride,
-            "WORKERS": self.schedule.num_workers, "SLOTS": c.slots, "IN_FLIGHT": c.in_flight, "SCRATCH": c.scratch,
+            "WORKERS": self.schedule.num_workers, "SLOTS": c.slots, "SLOT": c.slot, "IN_FLIGHT": c.in_flight, "SCRATCH": c.scratch,
+            "READERS": 8 if wide(self.plan) else 1,  # arrivals that free a slot of the ring
             "TRACE": c.trace, "STAGED": max(self.layout.staged_bytes, 16),
             "ANNOUNCED": self.layout.announced_bytes, **({"OP_BLOCKS": c.per_op} if c.per_op else {}),
         }  # fmt: skip
@@ -139,7 +141,7 @@ class _Generator:
             "namespace ev {",
             *(f"constexpr int {name} = {value};" for name, value in self._constants(stride).items()),
             "}  // namespace ev",
-            *(f"// ---- device/cuda/{n}\n{(DEVICE / n).read_text()}" for n in ("ptx.cuh", "runtime.cuh")),
+            *(f"// ---- device/cuda/{n}\n{(DEVICE / n).read_text()}" for n in ("ptx.cuh", "runtime.cuh", "weights.cuh", "wide.cuh")),
             *(f"// ---- ops/{op}/cuda.cuh\n{_device_code(get_op(op))}" for op in ops),
             f"// ---- device/cuda/tasks.cuh\n{(DEVICE / 'tasks.cuh').read_text()}",
             "namespace ev {",
@@ -173,6 +175,13 @@ class _Generator:
                 f"  ev::operator_main<ev::C{i}>(launch, segment, last, memory, &block);\n}}"
             )
         return parts
+
+
+def wide(plan: Plan) -> bool:
+    """Whether several warps share what streams: with more than 8 tokens a task."""
+    return any(
+        int(g.attrs.get("tile_m", 1)) > 8 and any(get_op(g.op).operand(a.operand).streamed for a in g.accesses) for g in plan.grids
+    )
 
 
 def _bool(value: object) -> str:

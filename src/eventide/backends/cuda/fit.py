@@ -4,8 +4,8 @@ A multiprocessor gives a block 227 KiB in all. The more of it is ring, the longe
 tasks wait; scratch must hold the largest of the operators' needs, which they state themselves as assertions in their
 cuda.cuh. `compile_plan_source` tries divisions from the most ring to the most scratch and takes the first that compiles:
 
-    one token at a time     23 slots of 8 KiB, 40 KiB of scratch
-    tiles of 8 tokens       16 slots, 88 KiB: eight tokens' input stands beside their partial sums
+    one token at a time     30 slots of 6,208 bytes, 40 KiB of scratch
+    tiles of 8 tokens       22 slots, 88 KiB: eight tokens' input stands beside their partial sums
 
 The kernels of the schedule per_op are divided likewise, and need no limit in flight: nobody polls. (Halves of a
 multiprocessor, so that the next operator's blocks may wait beside this one's, were slower: docs/performance.md.)
@@ -20,16 +20,16 @@ from ...errors import DeviceError
 from ...ir.nodes import Plan
 from ...ops.registry import get_op
 from .codegen import Config, Source, generate
-from .layout import packed_bytes
+from .layout import PANEL, packed_bytes, slab_bytes
 from .nvrtc import Binary, compile_source
 
 __all__ = ["SHARED_LIMIT", "UnfitPlanError", "compile_plan_source", "divisions"]
 
 SHARED_LIMIT = 232_448  # bytes of shared memory a block may have on sm_90: 227 KiB
-IN_FLIGHT = 7  # chunks of 8 KiB: enough to keep the memory busy, little enough that polls don't queue behind them
+IN_FLIGHT = 7 << 13  # bytes: enough to keep the memory busy, little enough that polls don't queue behind them
 # Plans whose grids stream less than so much on average wait longer for each other than for the memory: fewer bytes in flight
 # and data that announces itself serve them, and cost the others (docs/performance.md).
-LIGHT, LIGHT_IN_FLIGHT = 40 << 20, 5
+LIGHT, LIGHT_IN_FLIGHT = 40 << 20, 7 << 13
 STATIC_ROOM = 3072  # bytes left for the block's barriers and arguments
 WARPS = 8  # that run tasks
 _KIB = 1024
@@ -43,19 +43,22 @@ class UnfitPlanError(DeviceError):
 def divisions(plan: Plan) -> list[Config]:
     """Configurations to try, in order."""
     tile = max((int(g.attrs.get("tile_m", 1)) for g in plan.grids), default=1)
-    first = 40 if tile == 1 else 88
-    streams = [a.tensor for g in plan.grids for a in g.accesses if get_op(g.op).operand(a.operand).streamed]
-    light = sum(packed_bytes(plan.tensors[name]) for name in streams) < LIGHT * max(len(streams), 1)
+    first = 40 if tile == 1 else 88 if tile <= 8 else 96
+    streams = [plan.tensors[a.tensor] for g in plan.grids for a in g.accesses if get_op(g.op).operand(a.operand).streamed]
+    weights = [t for t in streams if t.role == "weight"]
+    slot = max((slab_bytes(t.layout) for t in weights), default=slab_bytes(PANEL))
+    light = sum(map(packed_bytes, weights)) < LIGHT * max(len(weights), 1)
     per_op = int(plan.schedule is not None and plan.schedule.kind == "per_op")
     found = []
-    for scratch in (s for s in (40, 64, 88, 120, 152, 184) if s >= first):
-        slots = min((SHARED_LIMIT - STATIC_ROOM - scratch * _KIB) // 8192, 23 if scratch == 40 else 16)
-        if slots < IN_FLIGHT + WARPS or per_op:  # as the ring needs (device/cuda/runtime.cuh)
+    for scratch in (s for s in (40, 64, 88 if tile <= 8 else 96, 120, 152, 184) if s >= first):
+        slots = (SHARED_LIMIT - STATIC_ROOM - scratch * _KIB) // slot
+        limit = -(-(LIGHT_IN_FLIGHT if light else IN_FLIGHT) // slot)
+        if slots < limit + WARPS or per_op:  # as the ring needs (device/cuda/runtime.cuh)
             slots = slots // WARPS * WARPS
         if slots == 0:
             continue
-        in_flight = slots if per_op else LIGHT_IN_FLIGHT if light else IN_FLIGHT
-        found.append(Config(slots=slots, in_flight=in_flight, scratch=scratch * _KIB, announce=int(light), per_op=per_op))
+        sizes = {"slots": slots, "slot": slot, "in_flight": slots - (WARPS if tile > 8 else 0) if per_op else limit, "scratch": scratch * _KIB}
+        found.append(Config(**sizes, announce=int(light and tile <= 8), per_op=per_op))
     return found
 
 

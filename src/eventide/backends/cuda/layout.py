@@ -11,7 +11,7 @@ outputs larger than `SMALL_OUTPUT` bytes stay on the GPU, one buffer for all ste
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...dtypes import itemsize
 from ...errors import DeviceError, PlanError
@@ -46,21 +46,33 @@ def nbytes(plan: Plan, t: Tensor) -> int:
     return max_value(plan, product(t.shape)) * itemsize(t.dtype)
 
 
-def pad_k(k: int) -> int:
-    return _up(k, 32)
+SLAB, BLOCK, BLOCK_BYTES, TAIL = 512, 128, 1536, 64  # as in device/cuda/weights.cuh
+PANEL, TIGHT = "panel8.cuda", "tight8.cuda"  # bfloat16 weights as they are, and in 12 bits
+
+
+def slab_bytes(layout: str, k: int = SLAB) -> int:
+    """Bytes of 8 rows x `k` columns, at most a slab: what the ring holds at once."""
+    return k // BLOCK * BLOCK_BYTES + TAIL if layout == TIGHT else k * 16
 
 
 def packed_bytes(t: Tensor) -> int:
     """Bytes of a weight in the layout it asks for."""
     n, k = (max_value_const(e) for e in t.shape) if t.ndim == 2 else (0, 0)
-    if t.layout == "panel8.cuda":
-        return _up(n, 8) * pad_k(k) * itemsize(t.dtype)
+    if t.layout in (PANEL, TIGHT):
+        k = _up(k, BLOCK)
+        panel = k // SLAB * slab_bytes(t.layout) + (slab_bytes(t.layout, k % SLAB) if k % SLAB else 0)
+        return -(-n // 8) * panel
     if t.layout != "plain":
         raise DeviceError(f"weight '{t.name}' asks for the layout '{t.layout}', which the CUDA backend doesn't have")
     size = itemsize(t.dtype)
     for e in t.shape:
         size *= max_value_const(e)
     return size
+
+
+def loosened(plan: Plan, names: Collection[str]) -> Plan:
+    """The plan with these weights in 16 bits."""
+    return replace(plan, tensors={n: replace(t, layout=PANEL) if n in names else t for n, t in plan.tensors.items()})
 
 
 def max_value_const(e: Expr) -> int:

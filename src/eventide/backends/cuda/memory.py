@@ -6,31 +6,43 @@
     memory.bind_weights("lm_head", array)           once for both
 
 Two plans agree on a tensor when role, dtype, shape and layout are the same. Weights come in pieces through staging
-buffers and are repacked on the GPU: PANEL8 is described in device/cuda/runtime.cuh.
+buffers and are repacked on the GPU, as device/cuda/weights.cuh describes. Where a weight's numbers don't fit in 12 bits, its
+plan must be made again without (`layout.loosened`); LooseWeightsError names all of them, once they are there.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...dtypes import to_numpy
-from ...errors import ProgramError, TensorError
+from ...errors import DeviceError, ProgramError, TensorError
 from ...ir.nodes import Plan, Tensor
 from .codegen import DEVICE
 from .driver import Device, check_room
-from .layout import max_value_const, nbytes, packed_bytes, pad_k
+from .layout import TIGHT, max_value_const, nbytes, packed_bytes
 from .nvrtc import compile_source
 
-__all__ = ["CudaMemory"]
+__all__ = ["CudaMemory", "LooseWeightsError"]
 
 UPLOAD_BYTES = 64 << 20
+COUNTS = 4096  # tight weights between two checks
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class LooseWeightsError(DeviceError):
+    """Weights, by `names`, of which 12 bits can't hold every number."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self.names = frozenset(names)
+        super().__init__(f"{len(names)} weights don't fit in 12 bits, '{min(names)}' among them; use a target with tight=False")
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,7 @@ class CudaMemory:
         self.bound: set[str] = set()
         self._held: dict[str, _Held] = {}
         self._staging: _Staging | None = None
+        self._tight: list[str] = []  # weights whose numbers may turn out not to fit
 
     def missing_bytes(self, plan: Plan) -> int:
         """Bytes that `reserve` would still allocate for this plan."""
@@ -91,7 +104,7 @@ class CudaMemory:
         if array.shape != shape or array.dtype != to_numpy(t.dtype):
             raise TensorError(f"weight '{t.name}': expected {t.dtype} {list(shape)}, got {array.dtype} {list(array.shape)}")
         self.bind_rows(t, array, 0, 1, last=True)
-        self.device.synchronize()
+        self.check_fit()
 
     def bind_rows(self, t: Tensor, array: Array, first: int, step: int, *, last: bool) -> None:
         """Copies rows `first`, `first + step`, ... of a weight; `last` says that it is complete with them. The array has been
@@ -108,23 +121,46 @@ class CudaMemory:
                 raise TensorError(f"weight '{t.name}' is plain: its rows must follow one another, got every {step}th")
             d.upload(held.address + first * array.nbytes // max(len(array), 1), array)
         else:
-            if first == 0 and shape[0] % 8:
-                d.fill(held.address, 0, held.nbytes)  # the rows that fill the last panel
-            self._bind_panels(held.address, array, first, step)
+            if first == 0:
+                d.fill(held.address, 0, held.nbytes)  # the rows that fill the last panel, the lists of a tight layout
+            self._bind_panels(t, array, first, step)
         if last:
             self.bound.add(t.name)
 
-    def _bind_panels(self, address: int, array: Array, first: int, step: int) -> None:
+    def check_fit(self) -> None:
+        """LooseWeightsError where a weight that was bound since the last check lost something."""
+        self.device.synchronize()
+        if self._tight and self._staging is not None:
+            lost = self._staging.take_lost()
+            tight, self._tight = self._tight, []
+            if loose := {name for name, count in zip(tight, lost) if count}:
+                self.bound -= loose
+                raise LooseWeightsError(loose)
+
+    def _bind_panels(self, t: Tensor, array: Array, first: int, step: int) -> None:
         """Through page-locked memory, which several threads fill while the copy engine and the GPU are at the last part."""
-        d = self.device
-        staging = self._staging = self._staging or _Staging(d)
         n, k = array.shape
         rows = max(1, UPLOAD_BYTES // (k * 2))
         for r in range(0, n, rows):
             part = array[r : r + rows]
-            values = (ctypes.c_int32(v) for v in (first + r * step, step, len(part), k, pad_k(k)))
-            d.launch(staging.pack, 528, 256, 0, ctypes.c_uint64(staging.send(part)), ctypes.c_uint64(address), *values)
+            staging = self._staging = self._staging or _Staging(self.device)
+            self.pack(t, staging.send(part), first + r * step, step, len(part))
             staging.used()
+
+    def pack(self, t: Tensor, source: int, first: int, step: int, rows: int) -> None:
+        """Packs rows that stand on the GPU in row-major order. A tight weight's first rows must be packed into zeros."""
+        staging = self._staging = self._staging or _Staging(self.device)
+        values = [ctypes.c_int32(v) for v in (first, step, rows, self._held[t.name].agrees[2][1])]
+        addresses = [ctypes.c_uint64(source), ctypes.c_uint64(self._held[t.name].address)]
+        if t.layout != TIGHT:
+            self.device.launch(staging.pack_panel, 528, 256, 0, *addresses, *values)
+            return
+        if t.name not in self._tight:
+            if len(self._tight) == COUNTS:
+                self.check_fit()
+            self._tight.append(t.name)
+        lost = ctypes.c_uint64(staging.lost + 4 * self._tight.index(t.name))
+        self.device.launch(staging.pack_tight, 1056, 256, 0, *addresses, *values, lost)
 
     def write(self, name: str, array: Array) -> None:
         """A state's contents from an array of the same number of bytes."""
@@ -136,11 +172,15 @@ class CudaMemory:
     def end_loading(self) -> None:
         """Frees the staging buffers; binding more weights makes new ones."""
         if self._staging is not None:
-            self._staging.close()
-            self._staging = None
+            try:
+                self.check_fit()
+            finally:
+                self._staging.close()
+                self._staging = None
 
     def close(self) -> None:
-        self.end_loading()
+        with suppress(LooseWeightsError):
+            self.end_loading()
         for held in self._held.values():
             self.device.free(held.address)
         self._held.clear()
@@ -152,7 +192,12 @@ class _Staging:
 
     def __init__(self, device: Device) -> None:
         self._device = d = device
-        self._module, self.pack = d.load(compile_source((DEVICE / "pack.cuh").read_text()).cubin, "pack_panel8")
+        source = "\n".join((DEVICE / name).read_text() for name in ("ptx.cuh", "weights.cuh", "pack.cuh"))
+        cubin = compile_source(source.replace("#pragma once\n", "")).cubin
+        self._module, self.pack_panel = d.load(cubin, "pack_panel8")
+        self.pack_tight = d.get(self._module, "pack_tight8")
+        self.lost = d.allocate(COUNTS * 4, "counts of weights")
+        d.fill(self.lost, 0, COUNTS * 4)
         self._host = [d.host_memory(UPLOAD_BYTES) for _ in range(2)]
         self._gpu = [d.allocate(UPLOAD_BYTES, "a staging buffer") for _ in range(2)]
         self._free = [d.event() for _ in range(2)]
@@ -176,9 +221,17 @@ class _Staging:
         self._device.record(self._free[self._turn % 2])
         self._turn += 1
 
+    def take_lost(self) -> list[int]:
+        """How many numbers of each tight weight were lost; counts from zero again."""
+        counts = np.zeros(COUNTS, np.uint32)
+        self._device.download(self.lost, counts)
+        self._device.fill(self.lost, 0, counts.nbytes)
+        return [int(n) for n in counts]
+
     def close(self) -> None:
         d = self._device
         d.synchronize()
+        d.free(self.lost)
         self._threads.shutdown()
         for array, address in zip(self._host, self._gpu):
             d.free_host_memory(array)

@@ -4,7 +4,7 @@
 
 namespace ev {
 
-// One thread, whose warp's other threads have left: lanes that wait for it would be scheduled between its polls. The
+// A few lanes, whose warp's other threads have left: lanes that wait for them would be scheduled between their polls. The
 // copy engine brings the next segment's arguments while this one streams.
 __device__ __forceinline__ void loader_main(const Launch& launch, Block* block, u8* ring) {
   Loader l(block, ring);
@@ -14,6 +14,7 @@ __device__ __forceinline__ void loader_main(const Launch& launch, Block* block, 
   int* const symbols = block->loader_symbols;
   auto fetch = [&](int i) {
     const u32 at = i & 1;
+    if (l.lane != 0) return;
     mbar_expect(full + at * 8, ARGS * 8);
     bulk_copy(into + at * ARGS * 8, launch.args + (i64)(launch.first_segment + i % segments) * ARGS, ARGS * 8, full + at * 8);
   };
@@ -22,6 +23,7 @@ __device__ __forceinline__ void loader_main(const Launch& launch, Block* block, 
   Step s = make_step(launch, 0);
   for (int i = 0; i < total && !l.quit; ++i) {
     fetched(i);
+    __syncwarp(LANES_MASK);  // all have done with the segment before
     if (i + 1 < total) fetch(i + 1);
     if (i % segments == 0) {  // symbols are read once a step: every run of tasks needs them before its first copy
       s = make_step(launch, i / segments);
@@ -109,7 +111,7 @@ extern "C" __global__ void __launch_bounds__(ev::THREADS, 1) eventide_kernel(con
   if (threadIdx.x == 0) {
     for (int i = 0; i < SLOTS; ++i) {
       mbar_init(&block.full[i], 1);
-      mbar_init(&block.empty[i], 1);
+      mbar_init(&block.empty[i], READERS);
     }
     mbar_init(&block.arguments_full[0], 1);
     mbar_init(&block.arguments_full[1], 1);
@@ -121,10 +123,10 @@ extern "C" __global__ void __launch_bounds__(ev::THREADS, 1) eventide_kernel(con
   }
   __syncthreads();
   u8* ring = memory;
-  u8* scratch = memory + SLOTS * CHUNK;
+  u8* scratch = memory + RING;
   if (threadIdx.x >= CONSUMERS) {
     give_registers<56>();
-    if (threadIdx.x == CONSUMERS) loader_main(launch, &block, ring);
+    if (threadIdx.x < CONSUMERS + LANES) loader_main(launch, &block, ring);
   } else {
     take_registers<224>();
     consumer_main(launch, &block, ring, scratch);

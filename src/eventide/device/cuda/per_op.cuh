@@ -65,7 +65,7 @@ __device__ __forceinline__ void operator_main(const Launch* parameters, int segm
   if (tid == 0) {
     for (int i = 0; i < SLOTS; ++i) {
       mbar_init(&block->full[i], 1);
-      mbar_init(&block->empty[i], 1);
+      mbar_init(&block->empty[i], READERS);
     }
     block->quit = 0;
     mbar_init_fence();
@@ -76,14 +76,14 @@ __device__ __forceinline__ void operator_main(const Launch* parameters, int segm
   const Step s = staged_step(launch, block, step);
   const C c(s, block->args[0] + 1);
   if (tid >= CONSUMERS) {
-    if (tid == CONSUMERS) {
+    if (tid < CONSUMERS + LANES) {
       Loader l(block, memory);
       while (!l.quit && next_run(c, l)) l.pump();
       l.drain();
     }
     return;
   }
-  Worker w = {launch, block, memory, memory + SLOTS * CHUNK};
+  Worker w = {launch, block, memory, memory + RING};
   w.tid = tid;
   w.warp = tid / 32;
   w.lane = tid % 32;

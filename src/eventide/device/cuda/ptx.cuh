@@ -14,9 +14,18 @@ __device__ __forceinline__ u32 opaque(u32 v) {
   asm volatile("mov.u32 %0, %0;" : "+r"(v));
   return v;
 }
+// nothing, but another nothing for every I: the compiler mustn't join the branches that it stands in
+template <int I>
+__device__ __forceinline__ void distinct() { asm volatile("// %0" ::"n"(I)); }
 __device__ __forceinline__ u32 load_shared(u32 address) {
   u32 v;
   asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
+  return v;
+}
+// volatile, so that it stays where it was written: ahead of use
+__device__ __forceinline__ uint4 load_shared_16(u32 address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address));
   return v;
 }
 
@@ -32,6 +41,10 @@ __device__ __forceinline__ void mbar_expect(u32 bar, u32 bytes) {
 __device__ __forceinline__ void mbar_arrive(u64* bar) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(bar)) : "memory");
 }
+// arrives `times` times
+__device__ __forceinline__ void mbar_arrive(u64* bar, u32 times) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)), "r"(times) : "memory");
+}
 __device__ __forceinline__ void mbar_expect(u64* bar, u32 bytes) { mbar_expect(shared_address(bar), bytes); }
 // waits for a while in hardware; false when the phase has not completed yet
 __device__ __forceinline__ bool mbar_try_wait(u32 bar, u32 parity) {
@@ -42,6 +55,14 @@ __device__ __forceinline__ bool mbar_try_wait(u32 bar, u32 parity) {
   return done;
 }
 __device__ __forceinline__ bool mbar_try_wait(u64* bar, u32 parity) { return mbar_try_wait(shared_address(bar), parity); }
+// the same without waiting at all
+__device__ __forceinline__ bool mbar_test_wait(u32 bar, u32 parity) {
+  u32 done;
+  asm volatile(
+      "{\n.reg .pred p;\nmbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+      : "=r"(done) : "r"(bar), "r"(parity) : "memory");
+  return done;
+}
 // global -> shared copy by the copy engine; completes `bytes` on the barrier. 16-byte aligned, a multiple of 16 bytes.
 __device__ __forceinline__ void bulk_copy(u32 dst, const void* src, u32 bytes, u32 bar) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
@@ -129,6 +150,13 @@ __device__ __forceinline__ u32 pack_halves(float lo, float hi) {
   return v;
 }
 
+// two products of bf16, each rounded once
+__device__ __forceinline__ u32 multiply_halves(u32 a, u32 b) {
+  u32 v;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
+  return v;
+}
+
 // ---- tensor cores
 
 // d[16, 8] += a[16, 16] * b[16, 8], bf16 with float32 accumulation. Rows 8 to 15 of a are zero here, yet d takes all four
@@ -137,6 +165,14 @@ __device__ __forceinline__ void mma_8816(float (&d)[4], u32 a0, u32 a2, u32 b0, 
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%6,%5,%6}, {%7,%8}, {%0,%1,%2,%3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a0), "r"(a2), "r"(0u), "r"(b0), "r"(b1));
+}
+
+// The same with all 16 rows of a. Volatile, so that those of several sums stay in turn: left to itself the compiler puts one
+// sum's behind each other, and each then waits for the last.
+__device__ __forceinline__ void mma_16816(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 // four 8x8 matrices of bf16 from shared memory, transposed; lane l gives the address of row l % 8 of matrix l / 8
@@ -148,6 +184,9 @@ __device__ __forceinline__ void load_matrices_transposed(u32 (&r)[4], const void
 __device__ __forceinline__ void copy_16(void* dst, const void* src) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(dst)), "l"(src) : "memory");
 }
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// all groups but the last one
+__device__ __forceinline__ void wait_copies_but_one() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
 __device__ __forceinline__ void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 }  // namespace ev

@@ -2,7 +2,7 @@
 //
 // One block of 384 threads a multiprocessor. Warps 0..7 run tasks (the consumers). Warp 8 is the loader: it walks the
 // same shares of the same grids ahead of the consumers and copies the operands that depend on nothing (weights) into a
-// ring of 8 KB slots in shared memory, in the order in which they will be used, with a limit on the bytes in flight.
+// ring of slots in shared memory, in the order in which they will be used, with a limit on the bytes in flight.
 // Chunk i of the worker's stream lands in slot i % SLOTS and is consumed by warp i % 8.
 //
 // Every wait is bounded: a wait longer than `spin_limit` nanoseconds writes what it waited for into the status record and
@@ -16,9 +16,12 @@ struct bf16 { unsigned short bits; };  // of our own: NVRTC finds no toolkit hea
 constexpr int WARPS = 8;                 // consumer warps
 constexpr int CONSUMERS = WARPS * 32;    // consumer threads
 constexpr int THREADS = CONSUMERS + 128; // and the loader's warpgroup, of which one thread works
-constexpr int CHUNK = 8192;              // bytes of a ring slot
+constexpr int LANES = 2;                 // of the loader's warp
+constexpr u32 LANES_MASK = (1u << LANES) - 1;
+constexpr int RING = (SLOTS * SLOT + 127) / 128 * 128;  // bytes of the ring
 // A chunk that has landed must not stand in for an older one of the same slot that hasn't: either both belong to one warp,
 // or the limit in flight says that the older one has landed by the time that the warp has had the one before.
+static_assert(IN_FLIGHT >= LANES && SLOTS >= 2 * LANES, "the lanes of the loader must not wait for each other");
 static_assert(SLOTS % WARPS == 0 || IN_FLIGHT + WARPS <= SLOTS, "the ring needs slots for a chunk of every warp beyond those in flight");
 constexpr int LINE = 32;                 // counters stand on lines of their own: 32 words, 128 bytes
 
@@ -147,7 +150,7 @@ __device__ __forceinline__ bool poll(const Launch& l, Block* block, const u32* c
 struct Worker {
   const Launch& launch;
   Block* block;
-  u8* ring;            // SLOTS * CHUNK bytes
+  u8* ring;            // RING bytes
   u8* scratch;         // SCRATCH bytes of shared memory for operators
   u32* bank;           // counters of this step
   u32 chunk;           // index of the worker's next chunk
@@ -252,11 +255,19 @@ struct Worker {
     weights_at = clock64();
     memory_wait += weights_at - start;
 #endif
-    return ring + (i % SLOTS) * CHUNK;
+    return ring + (i % SLOTS) * SLOT;
   }
   __device__ __forceinline__ void release(int j) const {
     __syncwarp();
-    if (lane == 0) mbar_arrive(&block->empty[(chunk + j) % SLOTS]);
+    if (lane == 0) {
+      if constexpr (READERS == 1) mbar_arrive(&block->empty[(chunk + j) % SLOTS]);
+      else mbar_arrive(&block->empty[(chunk + j) % SLOTS], READERS);
+    }
+  }
+  // where several warps read a chunk, each of them calls this; their `arrivals` add up to READERS
+  __device__ __forceinline__ void release(int j, int arrivals) const {
+    __syncwarp();
+    if (lane == 0) mbar_arrive(&block->empty[(chunk + j) % SLOTS], arrivals);
   }
   // the first of the worker's next chunks that belongs to this warp; the others follow every WARPS
   __device__ __forceinline__ int first_own() const { return (int)((warp - chunk) % WARPS + WARPS) % WARPS; }
@@ -339,14 +350,18 @@ struct Notifier {
   }
 };
 
-// The loader: one thread that keeps the ring full. Issuing a copy takes it a good part of the time in which the memory
-// delivers one: so `pump` is one short loop for all classes, and its state is numbers that the compiler can't take apart
-// into what it would compute again.
+// The loader: LANES threads of a warp that keep the ring full, each with every LANES-th chunk. One thread would be too slow:
+// asking whether a slot is free and issuing a copy takes it as long as the memory takes to deliver 6 KB. They go in step, so
+// the questions are asked once for all; their state is the same, but for `lane`. `pump` is one short loop for all classes.
 struct Loader {
   const u8* from;  // the operands of a run of tasks: `bytes` bytes, which the operator has asked for by `stream`
-  u32 bytes;
+  u32 bytes, chunk;
   int task;        // the first task of the next run; -1: the share's first
+  int piece;       // of a run that comes in pieces, the next one; 0: none is left
+  int rows;        // of a piece: so many times `bytes`, every `pitch`
+  u32 pitch;
   u32 slot, lap;   // of the next chunk; laps are counted modulo 2
+  u32 lane;
   u32 ring, bars, flag;  // shared memory: slots, full and empty barriers, and Block::quit
   bool quit;
 #if EV_NO_RUN_AHEAD
@@ -354,7 +369,7 @@ struct Loader {
   Block* block;
 #endif
 
-  __device__ __forceinline__ Loader(Block* b, u8* memory) : from(nullptr), bytes(0), task(-1), slot(0), lap(0), quit(false) {
+  __device__ __forceinline__ Loader(Block* b, u8* memory) : from(nullptr), bytes(0), chunk(0), task(-1), piece(0), rows(1), pitch(0), slot(0), lap(0), lane(threadIdx.x % 32), quit(false) {
     ring = opaque(shared_address(memory));
     bars = opaque(shared_address(b->full));
     flag = opaque(shared_address((const void*)&b->quit));
@@ -364,26 +379,43 @@ struct Loader {
 #endif
   }
 
-  __device__ __forceinline__ void stream(const void* src, i64 size) {
+  // `each`: bytes of a chunk, at most SLOT
+  __device__ __forceinline__ void stream(const void* src, i64 size, int each) {
     from = (const u8*)src;
     bytes = (u32)size;
+    chunk = each;
   }
 
-  // copies what was asked for as chunks of CHUNK, the last one shorter
+  // copies what was asked for as chunks of `chunk` bytes, the last one shorter
   __device__ __forceinline__ void pump() {
-    const u8* src = from;
-    for (int left = (int)bytes; left > 0; left -= CHUNK) {
-      const u32 full = bars + slot * 8;
-      // the slot's last chunk has been read; the chunk IN_FLIGHT before this one has landed. On the first lap both parities
-      // are those of the phase before the first, which counts as complete.
-      const u32 before = slot >= IN_FLIGHT ? full - IN_FLIGHT * 8 : full + (SLOTS - IN_FLIGHT) * 8;
-      if (!wait(full + SLOTS * 8, lap ^ 1) || !wait(before, slot >= IN_FLIGHT ? lap : lap ^ 1)) return;
-      const u32 size = left < CHUNK ? left : CHUNK;
-      mbar_expect(full, size);
-      bulk_copy(ring + slot * CHUNK, src, size, full);
-      src += CHUNK;
-      if (++slot == SLOTS) { slot = 0; lap ^= 1; }
+    if constexpr (READERS == 1) pump(from);
+    else for (int r = 0; r < rows && !quit; ++r) pump(from + (i64)r * pitch);
+  }
+  __device__ __forceinline__ void pump(const u8* src) {
+    src += lane * chunk;
+    for (int left = (int)bytes; left > 0; left -= LANES * chunk, src += LANES * chunk) {
+      const int mine = left - lane * (int)chunk;
+      u32 at = slot + lane, turn = lap;
+      if (at >= SLOTS) { at -= SLOTS; turn ^= 1; }
+      while (!__all_sync(LANES_MASK, mine <= 0 || is_free(at, turn)))
+        if (__any_sync(LANES_MASK, load_shared(flag) != 0)) { quit = true; return; }
+      if (mine > 0) {
+        const u32 size = mine < (int)chunk ? mine : chunk, full = bars + at * 8;
+        mbar_expect(full, size);
+        bulk_copy(ring + at * SLOT, src, size, full);
+      }
+      slot += __popc(__ballot_sync(LANES_MASK, mine > 0));
+      if (slot >= SLOTS) { slot -= SLOTS; lap ^= 1; }
     }
+  }
+  // A slot's last chunk has been read, and the chunk IN_FLIGHT before its next one has landed. On the first lap both parities
+  // are those of the phase before the first, which counts as complete.
+  __device__ __forceinline__ bool is_free(u32 at, u32 turn) const {
+    const u32 full = bars + at * 8;
+    const bool early = at >= IN_FLIGHT;
+    const bool read = mbar_test_wait(full + SLOTS * 8, turn ^ 1);
+    const bool landed = mbar_test_wait(early ? full - IN_FLIGHT * 8 : full + (SLOTS - IN_FLIGHT) * 8, early ? turn : turn ^ 1);
+    return read & landed;
   }
 #if EV_NO_RUN_AHEAD
   __device__ __forceinline__ void wait_for_events() {
@@ -391,11 +423,6 @@ struct Loader {
     ++runs;
   }
 #endif
-  __device__ __forceinline__ bool wait(u32 bar, u32 parity) {
-    while (!mbar_try_wait(bar, parity))
-      if (load_shared(flag)) { quit = true; return false; }
-    return true;
-  }
   // copies still under way must land before the block may end
   __device__ __forceinline__ void drain() const {
     for (u32 s = 0; s < SLOTS; ++s)
@@ -439,16 +466,5 @@ struct Stateless {
   template <class... T>
   __device__ __forceinline__ void prefetch(const T&...) {}
 };
-
-enum Layout { PLAIN = 0, PANEL8 = 1 };
-// Where element (n, k) of a weight stands. PANEL8: panels of 8 rows, each a run along k of tiles of 8 rows x 32 k, 512
-// bytes, whose four 16-byte pieces of a row are swizzled by (row / 2) % 4. So a warp reads a tile with one conflict-free
-// 16-byte load a lane, in the order of mma's B fragments, and the tile is what wgmma calls a 64-byte swizzle.
-template <int LAYOUT>
-__device__ __forceinline__ i64 weight_index(int n, int k, int padded_k, int columns) {
-  if (LAYOUT == PLAIN) return (i64)n * columns + k;
-  return (i64)(n >> 3) * 8 * padded_k + (k >> 5) * 256 + (n & 7) * 32 + ((((k >> 3) & 3) ^ ((n >> 1) & 3)) << 3) + (k & 7);
-}
-__host__ __device__ constexpr int pad_k(int k) { return (k + 31) / 32 * 32; }
 
 }  // namespace ev

@@ -41,7 +41,8 @@ def tile(call, target):  # type: ignore[no-untyped-def]
         regions["bias"] = (w_rows,)
     if "residual" in call:
         regions["residual"] = (m.span, cols.span)
-    layout = f"panel{target.tile_rows}.{target.kind}"
+    tight = target.tight and call["w"].dtype == "bfloat16"
+    layout = f"{'tight' if tight else 'panel'}{target.tile_rows}.{target.kind}"
     return Tiling(
         axes=[m.axis, cols.axis],
         regions=regions,

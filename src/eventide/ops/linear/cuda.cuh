@@ -1,11 +1,12 @@
 // linear on a GPU: weights stream through the ring as panels of 8 rows, tensor cores multiply them with up to 8 tokens.
 //
-// A run of tasks is `count` consecutive panels. Chunk j of the run is a slab of at most 512 k of one panel (8 KB); the
+// A run of tasks is `count` consecutive panels. Chunk j of the run is a slab of at most 512 k of one panel; the
 // warp that owns the chunk multiplies it with the same slab of x and leaves 8 rows x tokens partial sums in shared
 // memory; then all threads add the slabs in ascending order, so a result depends on k alone, and apply the epilogue.
 //
 // mma.m16n8k16 wants x as A and w as B. Both fragments are taken with the same permutation of k: lane (g, q) holds the 8
-// consecutive k at 8q of every 32, one 16-byte load each, for token g and for weight row g. Tokens 8..15 of A are zero.
+// consecutive k at 8q of every 32, one 16-byte load each, for token g and for weight row g. Tokens 8..15 of A are zero. For
+// one token w is A.
 //
 // The norm of the prologue costs no barrier of its own: x * norm_weight is staged, and 1/rms scales the finished sums.
 #pragma once
@@ -13,12 +14,14 @@
 namespace ev {
 
 template <class A>
-struct linear_op {
+struct linear_narrow_op {
   static constexpr bool RUNS = true, ANNOUNCES = true;
+  static constexpr int LAYOUT = A::w_t::layout;
+  static constexpr bool TIGHT = LAYOUT == TIGHT8;
   static constexpr int K = A::x_t::dim1, KP = pad_k(K);
-  static constexpr int SLAB = CHUNK / 16;                    // k of one chunk: 8 rows of 2 bytes
   static constexpr int SLABS = (KP + SLAB - 1) / SLAB;       // chunks of one panel
   static constexpr int TOKENS = A::tile_m;
+  static constexpr bool DOT = TOKENS == 1;
   static constexpr int XS = KP * 2 + 64;                     // bytes of a staged token: rows 64 bytes apart modulo 128
   static constexpr bool STAGED = TOKENS * XS + 8192 <= SCRATCH;
   static constexpr int X_BYTES = STAGED ? TOKENS * XS : 0;
@@ -27,14 +30,15 @@ struct linear_op {
   static constexpr int PANEL_PART = SLABS * TOKENS * 32;     // bytes of partial sums of one panel
   static constexpr int PANELS = (SCRATCH - PART) / PANEL_PART;
   static constexpr bool GATED = A::activation == 1;
-  static constexpr bool WHOLE_CHUNKS = KP * 16 % CHUNK == 0;  // else panels are streamed one by one: no chunk holds parts of two
+  static constexpr bool WHOLE_CHUNKS = KP % SLAB == 0;  // else panels are streamed one by one: no chunk holds parts of two
   static_assert(TOKENS <= 8, "a linear task holds at most 8 tokens");
   static_assert(K % 8 == 0, "a linear needs k to be a multiple of 8");
   static_assert(PANELS >= 1, "the partial sums of one panel must fit in the scratch memory");
   static_assert(STAGED || !A::has_norm_weight, "the normalised input must fit in the scratch memory");
 
   static __device__ __forceinline__ void stream(const A& a, Loader& l, int m, int n, int count) {
-    l.stream(a.w.data + (i64)n * 8 * KP, (i64)count * 8 * KP * 2);
+    constexpr int PANEL = panel_bytes(KP, LAYOUT);
+    l.stream((const u8*)a.w.data + (i64)n * PANEL, (i64)count * PANEL, slab_bytes(SLAB, LAYOUT));
   }
 
   static __device__ __forceinline__ i64 source_row(const A& a, int token) {
@@ -112,33 +116,91 @@ struct linear_op {
     w.sync();
   }
 
-  static __device__ __forceinline__ void multiply(const A& a, const Worker& w, const u8* chunk, int slab, int first, int tokens, float (&c)[2]) {
-    const int g = w.lane >> 2, q = w.lane & 3;
-    const u8* wp = chunk + g * 64 + ((q ^ ((g >> 1) & 3)) << 4);
-    const int k0 = slab * SLAB + q * 8;
-    const u8* xp;
-    if constexpr (STAGED) xp = w.scratch + ev_min(g, tokens - 1) * XS + k0 * 2;
-    else xp = (const u8*)(a.x.data + source_row(a, first + ev_min(g, tokens - 1)) * K + k0);
-    float acc[4][4] = {};
-    const int tiles = ev_min(SLAB, KP - slab * SLAB) / 32;
-    auto step = [&](int i, int chain) {
-      const uint4 b = *(const uint4*)(wp + i * 512);
-      uint4 x = make_uint4(0, 0, 0, 0);  // lanes of tokens that aren't there load nothing: shared memory sets the pace
-      if constexpr (STAGED) x = *(const uint4*)(xp + i * 64);
-      else if (g < tokens && (K % 32 == 0 || k0 + i * 32 < K)) x = load_16(xp + i * 64);
-      mma_8816(acc[chain], x.x, x.y, b.x, b.y);
-      mma_8816(acc[chain + 1], x.z, x.w, b.z, b.w);
-    };
-    int i = 0;
-    for (; i + 4 <= tiles; i += 4) {
-      step(i, 0);
-      step(i + 1, 2);
-      step(i + 2, 0);
-      step(i + 3, 2);
+  // Calls fn(i, w0, w1, w2, w3) for every block of a chunk, its tiles i .. i + 3: the lane's 8 weights of each.
+  template <class Fn>
+  static __device__ __forceinline__ void for_blocks(const Worker& w, const u8* chunk, int blocks, const Fn& fn) {
+    if constexpr (TIGHT) {
+      const uint4* p = (const uint4*)chunk + w.lane;
+      const u32 keep = opaque(KEEP);
+      #pragma unroll 1  // cold instructions cost more than the loop
+      for (int i = 0; i < blocks; ++i, p += TIGHT_BLOCK_BYTES / 16) {
+        const uint4 u = p[0], v = p[32], s = p[64];
+        fn(i * 4, loosen(u.x, u.y, u.z, TIGHT_BASE, keep), loosen(u.w, v.x, v.y, TIGHT_BASE, keep),
+           loosen(v.z, v.w, s.x, TIGHT_BASE, keep), loosen(s.y, s.z, s.w, TIGHT_BASE, keep));
+      }
+    } else {
+      const int g = w.lane >> 2, q = w.lane & 3;
+      const uint4* p = (const uint4*)chunk + g * 4 + (q ^ ((g >> 1) & 3));
+      for (int i = 0; i < blocks; ++i, p += 128) fn(i * 4, p[0], p[32], p[64], p[96]);
     }
-    for (; i < tiles; ++i) step(i, 0);
-    #pragma unroll
-    for (int r = 0; r < 2; ++r) c[r] = (acc[0][r] + acc[1][r]) + (acc[2][r] + acc[3][r]);
+  }
+
+  // Products of a chunk with its slab of x, one sum for each row and token: 8 rows x TOKENS floats at `sums`.
+  static __device__ __forceinline__ void multiply(const A& a, const Worker& w, const u8* chunk, int slab, int first, int tokens, float* sums) {
+    const int g = w.lane >> 2, q = w.lane & 3, k0 = slab * SLAB + q * 8, token = ev_min(g, tokens - 1);
+    const u8* xp;
+    if constexpr (STAGED) xp = w.scratch + token * XS + k0 * 2;
+    else xp = (const u8*)(a.x.data + source_row(a, first + token) * K + k0);
+    const int blocks = ev_min(SLAB, KP - slab * SLAB) / BLOCK;
+    const u8* const tail = chunk + blocks * TIGHT_BLOCK_BYTES;
+    u32 tops = 0, listed = 0;
+    if constexpr (TIGHT) {
+      tops = DOT ? tail[g] : *(const unsigned short*)(tail + q * 2);
+      listed = *(const u32*)(tail + 8);
+    }
+    auto x_of = [&](int i) {
+      if constexpr (STAGED) return *(const uint4*)(xp + i * 64);
+      const bool there = g < tokens && (K % BLOCK == 0 || k0 + i * 32 < K);
+      return there ? load_16(xp + i * 64) : make_uint4(0, 0, 0, 0);
+    };
+    float acc[4][4] = {}, c[2];
+    if constexpr (DOT) {
+      // w as A: rows g of it are tiles i and i + 1, rows g + 8 the two after them; as many columns of B as there are, by
+      // turns, hold x of the first and of the second two. Half as many instructions as for 8 tokens, and nothing to move.
+      xp += (g & 1) * 128;
+      for_blocks(w, chunk, blocks, [&](int i, const uint4& w0, const uint4& w1, const uint4& w2, const uint4& w3) {
+        const uint4 x = x_of(i), y = x_of(i + 1);
+        mma_16816(acc[0], w0.x, w2.x, w0.y, w2.y, x.x, x.y);
+        mma_16816(acc[1], w0.z, w2.z, w0.w, w2.w, x.z, x.w);
+        mma_16816(acc[2], w1.x, w3.x, w1.y, w3.y, y.x, y.y);
+        mma_16816(acc[3], w1.z, w3.z, w1.w, w3.w, y.z, y.w);
+      });
+      c[0] = ((acc[0][0] + acc[1][0]) + (acc[2][0] + acc[3][0])) + ((acc[0][3] + acc[1][3]) + (acc[2][3] + acc[3][3]));
+    } else {
+      for_blocks(w, chunk, blocks, [&](int i, const uint4& w0, const uint4& w1, const uint4& w2, const uint4& w3) {
+        const uint4 tiles[4] = {w0, w1, w2, w3};
+        #pragma unroll
+        for (int t = 0; t < 4; ++t) {
+          const uint4 x = x_of(i + t);
+          mma_8816(acc[t % 2 * 2], x.x, x.y, tiles[t].x, tiles[t].y);
+          mma_8816(acc[t % 2 * 2 + 1], x.z, x.w, tiles[t].z, tiles[t].w);
+        }
+      });
+      #pragma unroll
+      for (int r = 0; r < 2; ++r) c[r] = (acc[0][r] + acc[1][r]) + (acc[2][r] + acc[3][r]);
+    }
+    if constexpr (TIGHT) {
+      const float scale[2] = {tight_scale(tops & 255), tight_scale(tops >> 8)};
+      c[0] *= scale[0];
+      if constexpr (!DOT) c[1] *= scale[1];
+      #pragma unroll 1
+      for (int e = 1; listed; ++e) {
+        const Listed l = {listed};
+        const int k = slab * SLAB + l.k();
+        bf16 x;
+        if constexpr (STAGED) x = *(const bf16*)(w.scratch + token * XS + k * 2);
+        else x = bf16{load_2(a.x.data + source_row(a, first + token) * K + k)};
+        const int row = DOT ? g : q * 2;
+        if (l.row() == row) c[0] += l.missing(scale[0]) * to_float(x);
+        if (!DOT && l.row() == row + 1) c[1] += l.missing(scale[1]) * to_float(x);
+        listed = e < TIGHT_LISTED ? *(const u32*)(tail + 8 + e * 4) : 0;
+      }
+    }
+    if constexpr (DOT) {
+      if (q == 0) sums[g] = c[0];
+    } else {
+      if (g < tokens) *(float2*)(sums + g * 8 + q * 2) = make_float2(c[0], c[1]);
+    }
   }
 
   __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) {
@@ -158,14 +220,11 @@ struct linear_op {
       if (A::residual_t::polled && settle_first) residual = to_float(settle(w, a.residual.data + first_at));
     }
     float* part = (float*)(w.scratch + PART);
-    const int g = w.lane >> 2, q = w.lane & 3;
     for (int p0 = 0; p0 < count; p0 += PANELS) {
       const int panels = ev_min(PANELS, count - p0), chunks = panels * SLABS;
       for (int j = w.first_own(); j < chunks; j += WARPS) {
-        float c[2];
-        multiply(a, w, w.acquire(j), j % SLABS, first, tokens, c);
+        multiply(a, w, w.acquire(j), j % SLABS, first, tokens, part + j * TOKENS * 8);
         w.release(j);
-        if (g < tokens) *(float2*)(part + (j * TOKENS + g) * 8 + q * 2) = make_float2(c[0], c[1]);
       }
       w.chunk += chunks;
       w.sync();
@@ -219,5 +278,23 @@ struct linear_op {
     }
   }
 };
+
+// more tokens a task: see device/cuda/wide.cuh
+template <class A>
+struct linear_wide_op {
+  static constexpr bool RUNS = true, WHOLE_CHUNKS = true;
+  typedef wide_product<A, A::x_t::dim1> Product;
+  Product product;
+  static __device__ __forceinline__ void stream(const A& a, Loader& l, int m, int n, int count) { Product::stream(a, l, n, count); }
+  __device__ __forceinline__ void prefetch(const A& a, Worker& w, int m, int n, int count) { product.prefetch(a, w); }
+  __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) { product.run(a, w, m, n, count); }
+};
+
+template <bool WIDE, class A>
+struct linear_choice { typedef linear_narrow_op<A> type; };
+template <class A>
+struct linear_choice<true, A> { typedef linear_wide_op<A> type; };
+template <class A>
+using linear_op = typename linear_choice<(A::tile_m > 8), A>::type;
 
 }  // namespace ev
