@@ -10,6 +10,9 @@ namespace {
 
 constexpr int kWindow = 16;  // exponents that a code can say
 
+// the values of one row in a group, side by side
+typedef uint16_t Group __attribute__((vector_size(2 * kNarrowGroup)));
+
 inline int exponent(uint16_t bits) { return bits >> 7 & 0xff; }
 
 // the base whose window holds most of the row, the highest of several; how many it leaves out
@@ -39,16 +42,22 @@ void pack_panel(const uint16_t* src, int64_t rows, int64_t k, const uint8_t* bas
     const uint16_t* row = src + r * k;
     const int base = bases[r];
     panel[r] = uint32_t(base) << 7 | uint32_t(base) << 23;
+    const Group filler = Group{} + uint16_t(base << 7);  // the code 0
     for (int64_t k0 = 0; k0 < k; k0 += kNarrowGroup) {
-      uint32_t pair[4] = {}, word[3];
-      for (int64_t i = 0; i < std::min<int64_t>(kNarrowGroup, k - k0); i++) {
-        const uint16_t bits = row[k0 + i];
-        const unsigned code = unsigned(exponent(bits) - base);
-        if (code < kWindow)
-          pair[i / 2] |= ((bits & 0x807fu) | code << 7) << (i % 2 * 16);
-        else
-          *list++ = {uint32_t(k0 + i), uint16_t(r), bits};
+      const int64_t here = std::min<int64_t>(kNarrowGroup, k - k0);
+      Group bits = filler;
+      std::memcpy(&bits, row + k0, size_t(2 * here));
+      const Group code = ((bits >> 7) & 0xff) - uint16_t(base), outside = Group(code >= kWindow);
+      Group packed = (bits & 0x807f) | code << 7;
+      uint64_t any[2];
+      std::memcpy(any, &outside, sizeof any);
+      if (any[0] | any[1]) {
+        packed &= ~outside;
+        for (int64_t i = 0; i < here; i++)
+          if (outside[i]) *list++ = {uint32_t(k0 + i), uint16_t(r), bits[i]};
       }
+      uint32_t pair[4], word[3];
+      std::memcpy(pair, &packed, sizeof pair);
       narrow_split(pair, word);
       for (int i = 0; i < 3; i++) words[(k0 / kNarrowGroup * 3 + i) * kNarrowRows + r] = word[i];
     }
