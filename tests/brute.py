@@ -67,6 +67,30 @@ def flat(region: Region, shape: list[int], env: Mapping[str, int], tables: Table
     return places
 
 
+def stretches(region: Region, shape: list[int], env: Mapping[str, int], tables: Tables) -> Iterator[tuple[int, int]]:
+    """The same places as (first, how many after one another)."""
+    if not region:
+        yield 0, 1
+        return
+    *outer, last = members(region, env, tables)
+    parts: list[list[int]] = []
+    for i in last:
+        if parts and i == sum(parts[-1]):
+            parts[-1][1] += 1
+        else:
+            parts.append([i, 1])
+    for point in itertools.product(*outer):
+        place = 0
+        for i, n in zip(point, shape):
+            if not 0 <= i < n:
+                raise OutOfRange(f"index {point} of shape {shape}")
+            place = place * n + i
+        for first, count in parts:
+            if first < 0 or first + count > shape[-1]:
+                raise OutOfRange(f"index {(*point, first)} and {count - 1} after it of shape {shape}")
+            yield place * shape[-1] + first, count
+
+
 def tasks_of(grid: TaskGrid, env: dict[str, int], tables: Tables) -> Iterator[dict[str, int]]:
     def go(d: int, at: dict[str, int]) -> Iterator[dict[str, int]]:
         if d == len(grid.axes):
@@ -192,6 +216,7 @@ def _looked_up(plan: Plan, grid: TaskGrid) -> set[str]:
 
 def _races(plan, env, tables, nodes, past):  # type: ignore[no-untyped-def]
     reads, writes = [], []
+    looked_up = [_looked_up(plan, g) for g in plan.grids]
     for k, t in nodes:
         r: dict[str, int] = {}
         w: dict[str, int] = {}
@@ -203,15 +228,15 @@ def _races(plan, env, tables, nodes, past):  # type: ignore[no-untyped-def]
                 base, buffer = plan.offsets[a.tensor], "arena"
             bits = 0
             shape = [value(e, env, tables) for e in tensor.shape]
-            for place in flat(a.region, shape, {**env, **t}, tables):
-                bits |= ((1 << size) - 1) << (base + place * size)
+            for place, count in stretches(a.region, shape, {**env, **t}, tables):
+                bits |= ((1 << count * size) - 1) << (base + place * size)
             if buffer == "arena" and bits.bit_length() > plan.arena_bytes:
                 raise OutOfRange(f"byte {bits.bit_length()} of the arena")
             if a.reads:
                 r[buffer] = r.get(buffer, 0) | bits
             if a.writes:
                 w[buffer] = w.get(buffer, 0) | bits
-        for name in _looked_up(plan, plan.grids[k]):
+        for name in looked_up[k]:
             tensor = plan.tensors[name]
             count = 1
             for e in tensor.shape:
