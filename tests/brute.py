@@ -7,7 +7,8 @@ regions are sets of bytes as bits of an integer. `faults` returns what is wrong 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from eventide.dtypes import itemsize
@@ -15,6 +16,11 @@ from eventide.ir.expr import Expr, FloorDiv, Load, Max, Min, Mod, Product, Sum, 
 from eventide.ir.nodes import Plan, Region, Span, TaskGrid
 
 Tables = Mapping[str, Any]
+
+
+OPERATIONS: dict[type[Expr], Callable[[int, int], int]] = {
+    Product: operator.mul, FloorDiv: operator.floordiv, Mod: operator.mod, Min: min, Max: max,
+}  # fmt: skip
 
 
 class OutOfRange(Exception):
@@ -33,8 +39,7 @@ def value(e: Expr, env: Mapping[str, int], tables: Tables) -> int:
             raise OutOfRange(f"{e} at {index}")
         return int(table[index])
     a, b = (value(c, env, tables) for c in e.children)
-    ops = {Product: lambda: a * b, FloorDiv: lambda: a // b, Mod: lambda: a % b, Min: lambda: min(a, b), Max: lambda: max(a, b)}
-    return ops[type(e)]()
+    return OPERATIONS[type(e)](a, b)
 
 
 def members(region: Region, env: Mapping[str, int], tables: Tables) -> list[list[int]]:
