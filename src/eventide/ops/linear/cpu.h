@@ -143,14 +143,13 @@ inline void linear_task(const linear_args& a, const linear_coords& c, Scratch sc
   }
   for (int64_t i = 0; i < tokens * kRows; i += L) store(s.out + i, F{});
   const char* panel = a.w.as<const char>() + c.n * kRows * (bf16_weights ? 2 * round_up(k, 2) : 4 * k);
-  if (a.w.layout == Layout::narrow32)
-    dots ? linear_product_narrow<Dots>(a, s, c.n, tokens) : linear_product_narrow<Pairs>(a, s, c.n, tokens);
-  else if (dots)
-    linear_product<Dots>(s, panel, k, tokens);
-  else if (bf16_weights)
-    linear_product<Pairs>(s, panel, k, tokens);
-  else
+  const bool narrow = a.w.layout == Layout::narrow32;
+  if (!bf16_weights)
     linear_product<F32>(s, panel, k, tokens);
+  else if (!dots)
+    narrow ? linear_product_narrow<Pairs>(a, s, c.n, tokens) : linear_product<Pairs>(s, panel, k, tokens);
+  else if constexpr (has_dot)
+    narrow ? linear_product_narrow<Dots>(a, s, c.n, tokens) : linear_product<Dots>(s, panel, k, tokens);
   with_type(a.y.dtype, [&](auto* y) {
     for (int64_t t = 0; t < tokens; t++)
       linear_epilogue<std::remove_pointer_t<decltype(y)>>(a, s.out + t * kRows, m0 + t, n0, n);
