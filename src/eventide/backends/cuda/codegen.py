@@ -30,6 +30,7 @@ from .announce import Announced, find_announced
 from .layout import PANEL, TIGHT, Layout, lay_out, slab_bytes
 
 DEVICE = Path(__file__).parents[2] / "device" / "cuda"
+RUNTIME = ("ptx.cuh", "runtime.cuh", "weights.cuh", "wide.cuh")  # before the operators' code
 C_TYPES = {"float32": "float", "bfloat16": "bf16", "int32": "int", "int64": "i64"}
 LAYOUTS = {"plain": "PLAIN", PANEL: "PANEL8", TIGHT: "TIGHT8"}
 
@@ -141,7 +142,7 @@ class _Generator:
             "namespace ev {",
             *(f"constexpr int {name} = {value};" for name, value in self._constants(stride).items()),
             "}  // namespace ev",
-            *(f"// ---- device/cuda/{n}\n{(DEVICE / n).read_text()}" for n in ("ptx.cuh", "runtime.cuh", "weights.cuh", "wide.cuh")),
+            *(f"// ---- device/cuda/{n}\n{(DEVICE / n).read_text()}" for n in RUNTIME),
             *(f"// ---- ops/{op}/cuda.cuh\n{_device_code(get_op(op))}" for op in ops),
             f"// ---- device/cuda/tasks.cuh\n{(DEVICE / 'tasks.cuh').read_text()}",
             "namespace ev {",
@@ -272,7 +273,7 @@ class _ClassBody:
     def text(self, name: str) -> str:
         g, op = self.grid, self.op
         runs = f"{op.name}_op<{name}>::RUNS"
-        streamed = "void stream(" in _device_code(op)
+        streamed, ahead = (f"void {fn}(const A& a, Loader& l" in _device_code(op) for fn in ("stream", "ahead"))
         n = len(g.axes)
         coords = [f"x.v[{i}]" for i in range(n)]
         lines = [f"struct {name} {{", *self._operands(), *self._attributes()]
@@ -281,7 +282,7 @@ class _ClassBody:
             "  const u64* args;",
             *self._constructor(name),
             f"  static constexpr bool RUNS = {runs};",
-            f"  static constexpr bool STREAMED = {'true' if streamed else 'false'};",
+            f"  static constexpr bool STREAMED = {_bool(streamed)}, AHEAD = {_bool(ahead)};",
             f"  static constexpr int LAST = {max(n - 1, 0)};",
             f"  static constexpr bool ENTERS = {'true' if g.enter else 'false'};",
             f"  static constexpr bool WAITS_VARY = {self._varies(self.waits)}, NOTIFIES_VARY = {self._varies(self.notifies)};",
@@ -304,6 +305,12 @@ class _ClassBody:
             lines += [
                 "  __device__ __forceinline__ void stream(Loader& l, const Coords& x, int count) const {",
                 f"    {op.name}_op<{name}>::stream(*this, l, {', '.join(coords)}, count);",
+                "  }",
+            ]
+        if ahead:
+            lines += [
+                "  __device__ __forceinline__ void ahead(Loader& l, const Coords& x) const {",
+                f"    {op.name}_op<{name}>::ahead(*this, l, {', '.join(coords)});",
                 "  }",
             ]
         return "\n".join(line for line in [*lines, "};"] if line)

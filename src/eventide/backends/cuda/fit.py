@@ -20,16 +20,13 @@ from ...errors import DeviceError
 from ...ir.nodes import Plan
 from ...ops.registry import get_op
 from .codegen import Config, Source, generate
-from .layout import PANEL, packed_bytes, slab_bytes
+from .layout import PANEL, slab_bytes
 from .nvrtc import Binary, compile_source
 
 __all__ = ["SHARED_LIMIT", "UnfitPlanError", "compile_plan_source", "divisions"]
 
 SHARED_LIMIT = 232_448  # bytes of shared memory a block may have on sm_90: 227 KiB
-IN_FLIGHT = 7 << 13  # bytes: enough to keep the memory busy, little enough that polls don't queue behind them
-# Plans whose grids stream less than so much on average wait longer for each other than for the memory: fewer bytes in flight
-# and data that announces itself serve them, and cost the others (docs/performance.md).
-LIGHT, LIGHT_IN_FLIGHT = 40 << 20, 7 << 13
+IN_FLIGHT = 6 << 13  # bytes: enough to keep the memory busy, little enough that polls don't queue behind them
 STATIC_ROOM = 3072  # bytes left for the block's barriers and arguments
 WARPS = 8  # that run tasks
 _KIB = 1024
@@ -47,18 +44,19 @@ def divisions(plan: Plan) -> list[Config]:
     streams = [plan.tensors[a.tensor] for g in plan.grids for a in g.accesses if get_op(g.op).operand(a.operand).streamed]
     weights = [t for t in streams if t.role == "weight"]
     slot = max((slab_bytes(t.layout) for t in weights), default=slab_bytes(PANEL))
-    light = sum(map(packed_bytes, weights)) < LIGHT * max(len(weights), 1)
     per_op = int(plan.schedule is not None and plan.schedule.kind == "per_op")
     found = []
     for scratch in (s for s in (40, 64, 88 if tile <= 8 else 96, 120, 152, 184) if s >= first):
         slots = (SHARED_LIMIT - STATIC_ROOM - scratch * _KIB) // slot
-        limit = -(-(LIGHT_IN_FLIGHT if light else IN_FLIGHT) // slot)
+        limit = -(-IN_FLIGHT // slot)
         if slots < limit + WARPS or per_op:  # as the ring needs (device/cuda/runtime.cuh)
             slots = slots // WARPS * WARPS
         if slots == 0:
             continue
-        sizes = {"slots": slots, "slot": slot, "in_flight": slots - (WARPS if tile > 8 else 0) if per_op else limit, "scratch": scratch * _KIB}
-        found.append(Config(**sizes, announce=int(light and tile <= 8), per_op=per_op))
+        if per_op:  # nobody polls; warps that share chunks need a chunk each beyond those in flight
+            limit = slots - (WARPS if tile > 8 else 0)
+        sizes = {"slots": slots, "slot": slot, "in_flight": limit, "scratch": scratch * _KIB}
+        found.append(Config(**sizes, announce=int(tile <= 8), per_op=per_op))
     return found
 
 

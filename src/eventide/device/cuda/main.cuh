@@ -125,10 +125,10 @@ extern "C" __global__ void __launch_bounds__(ev::THREADS, 1) eventide_kernel(con
   u8* ring = memory;
   u8* scratch = memory + RING;
   if (threadIdx.x >= CONSUMERS) {
-    give_registers<56>();
+    give_registers<READERS == 1 ? 56 : 40>();
     if (threadIdx.x < CONSUMERS + LANES) loader_main(launch, &block, ring);
   } else {
-    take_registers<224>();
+    take_registers<READERS == 1 ? 224 : 232>();  // wide products hold tokens in them; 168 each on average
     consumer_main(launch, &block, ring, scratch);
   }
 }

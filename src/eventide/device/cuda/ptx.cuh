@@ -72,6 +72,11 @@ __device__ __forceinline__ void bulk_copy(void* dst, const void* src, u32 bytes,
   bulk_copy(shared_address(dst), src, bytes, shared_address(bar));
 }
 
+// global memory into L2, when there is time: 16-byte aligned, a multiple of 16 bytes
+__device__ __forceinline__ void prefetch_bulk(const void* p, u32 bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
+}
+
 // ---- global memory with an order
 
 __device__ __forceinline__ u32 load_acquire(const u32* p) {

@@ -308,13 +308,13 @@ __device__ __forceinline__ bf16 settle(const Worker& w, const bf16* p) {
 }
 
 __device__ __forceinline__ bool absent(float v) { return __float_as_uint(v) == ~0u; }
-__device__ __forceinline__ float settle_4(const Worker& w, const float* p, float v) {
-  for (Patience patience; absent(v) && !patience.over(w);) v = load_4(p);
-  return v;
-}
-__device__ __forceinline__ float2 settle_8(const Worker& w, const float2* p, float2 v) {
-  for (Patience patience; (absent(v.x) | absent(v.y)) && !patience.over(w);) v = load_8(p);
-  return v;
+__device__ __forceinline__ bool absent(const float2& v) { return absent(v.x) | absent(v.y); }
+
+// `again` asks anew for everything that was absent, and says whether anything was. Pieces that were asked for at the same time
+// are mostly absent together: asking for them one after another would take a round trip for each.
+template <class Again>
+__device__ __forceinline__ void settle_together(const Worker& w, const Again& again) {
+  for (Patience patience; again() && !patience.over(w);) {}
 }
 
 // Cells that a run of tasks waits for, one for each lane of warp 0: those from number `first` on. A pass over the plan's
@@ -333,7 +333,7 @@ struct Waiter {
   }
 };
 
-// Collects notifications of the same cell and sends them as one. Only one thread uses it, after the consumers' barrier; its
+// Collects notifications of the same cell and sends them as one. Threads of one warp use it, after the consumers' barrier; its
 // fence orders every consumer's writes before all of its additions.
 struct Notifier {
   Worker& w;

@@ -1,7 +1,8 @@
 // What the two roles do with one task grid: the loader streams its operands, the consumers run its tasks.
 //
 // A generated class C holds one grid's operands and answers: tasks(), coords(t), share(...), enters(), waits(), notifies(),
-// run(), and stream() if it has operands that stream. `consume` and `next_run` are all there is to a static schedule.
+// run(), stream() if it has operands that stream, and ahead() if it wants others in L2 by the time that its
+// tasks begin. `consume` and `next_run` are all there is to a static schedule.
 #pragma once
 
 namespace ev {
@@ -33,6 +34,10 @@ __device__ __forceinline__ int run_length(const C& c, const Coords& x, int t, co
 // Has the operands of the share's next run of tasks asked for; false: there is none.
 template <class C>
 __device__ __forceinline__ bool next_run(const C& c, Loader& l) {
+  if constexpr (C::AHEAD) {
+    const Share s = c.share(blockIdx.x, c.tasks());
+    for (int t = s.begin; t < s.end; t += s.stride) c.ahead(l, c.coords(t));
+  }
   if constexpr (C::STREAMED) {
     const Share s = c.share(blockIdx.x, c.tasks());
     const int t = l.task < 0 ? s.begin : l.task;
@@ -110,13 +115,14 @@ __device__ __forceinline__ bool consume(const C& c, Worker& w) {
     w.trace(t, count, begin, w.data_at, clock64());
 #endif
     t += count * s.stride;
-    if (C::NOTIFIES && !EV_PHASE_BARRIER && w.tid == CONSUMERS - 1) {  // not a thread of the warp that polls: a release takes a while
+    // not by the warp that polls: a release takes a while
+    if (C::NOTIFIES && !EV_PHASE_BARRIER && w.warp == WARPS - 1 && (C::NOTIFIES_VARY || w.lane == 31)) {
       Notifier n(w);
-      if (C::NOTIFIES_VARY) for (int i = 0; i < count; ++i) c.notifies(n, x.plus(C::LAST, i), 1);
+      if (C::NOTIFIES_VARY) for (int i = w.lane; i < count; i += 32) c.notifies(n, x.plus(C::LAST, i), 1);
       else c.notifies(n, x, count);
       n.flush();
 #if EV_TRACE
-      w.trace_published();
+      if (w.lane == 31) w.trace_published();
 #endif
     }
   }

@@ -80,17 +80,16 @@ __device__ __forceinline__ uint4 weight_8(const void* data, int n, int k) {
   u32 words[3];
   #pragma unroll
   for (int i = 0; i < 3; ++i) words[i] = *(const u32*)(block + (first + i >> 2) * 512 + (first + i & 3) * 4);
-  uint4 list[TIGHT_TAIL / 16];
-  #pragma unroll
-  for (int i = 0; i < TIGHT_TAIL / 16; ++i) list[i] = *(const uint4*)(tail + i * 16);
-  const u32 top = ((g < 4 ? list[0].x : list[0].y) >> (g & 3) * 8) & 255;
+  const uint4 head = *(const uint4*)tail;  // tops, and the first two of the list: mostly there is no more
+  const u32 top = ((g < 4 ? head.x : head.y) >> (g & 3) * 8) & 255;
   uint4 v = loosen(words[0], words[1], words[2], 0);
   const u32 add = (top - 15) << 7 & 0x7f80u, both = add << 16 | add;
   v = top ? make_uint4(v.x + both, v.y + both, v.z + both, v.w + both) : make_uint4(0, 0, 0, 0);
-  #pragma unroll
-  for (int i = 0; i < TIGHT_LISTED; ++i) {
-    const Listed l = {(&list[0].x)[2 + i]};
-    if (l && l.row() == g && l.k() / 8 == k % SLAB / 8) {
+  u32 listed = head.z, next = head.w;
+  #pragma unroll 1
+  for (int i = 2; listed; ++i) {
+    const Listed l = {listed};
+    if (l.row() == g && l.k() / 8 == k % SLAB / 8) {
       #pragma unroll
       for (int e = 0; e < 4; ++e) {
         u32& two = (&v.x)[e];
@@ -98,6 +97,8 @@ __device__ __forceinline__ uint4 weight_8(const void* data, int n, int k) {
         if (l.k() % 8 == 2 * e + 1) two = (two & 0xffffu) | (l.word & 0xffff0000u);
       }
     }
+    listed = next;
+    next = listed && i < TIGHT_LISTED ? *(const u32*)(tail + 8 + i * 4) : 0;
   }
   return v;
 }

@@ -6,7 +6,8 @@
 // each head's largest score, and probabilities go to shared memory. Last, every warp multiplies all 128 of them with the
 // values of its share of the dimensions, which ldmatrix transposes on the way.
 //
-// The first span is fetched before the task's dependencies are there: the past was written in earlier steps. Row GROUP of
+// The first span is fetched before the task's dependencies are there: the past was written in earlier steps. By then the
+// loader has had it brought into L2. Row GROUP of
 // the queries is the token's own key, so one pass normalises and rotates both. The code is kept short on purpose: it runs
 // once a layer, and instructions come from as far as data.
 #pragma once
@@ -34,6 +35,17 @@ struct attention_decode_op {
 
   __device__ __forceinline__ i64 cell(const A& a, int h, int p) const {
     return ((i64)h * A::k_past_t::dim1 + (i64)pages[p / PAGE] * PAGE + p % PAGE) * D;
+  }
+
+  // the past of a task, which stands in memory since the step before the last at least, page by page
+  static __device__ __forceinline__ void ahead(const A& a, Loader& l, int t, int h, int j) {
+    const int pos = a.pos.data[t], end = ev_min(a.split_end.data[j], pos);
+    const int* const table = a.block_table.data + (i64)a.seq.data[t] * A::block_table_t::dim1;
+    for (int p = (int)(a.split_begin.data[j] / PAGE + l.lane) * PAGE; p < end; p += LANES * PAGE) {
+      const i64 at = ((i64)h * A::k_past_t::dim1 + (i64)table[p / PAGE] * PAGE) * D;
+      prefetch_bulk(a.k_past.data + at, PAGE * D * 2);
+      prefetch_bulk(a.v_past.data + at, PAGE * D * 2);
+    }
   }
 
   // of the span from `base` on: the keys of this warp's 16 positions into registers, their values into shared memory
@@ -109,19 +121,26 @@ struct attention_decode_op {
     // row g of the queries; row GROUP: the own key; the own value goes straight to shared memory
     const bf16* const row = a.q_in.data + (i64)t * A::q_in_t::dim1 + q * 8;
     const int vector = g < GROUP ? h * GROUP + g : A::num_heads + h;
-    uint4 qv[NC], own[NC];
+    const bf16 *const query = row + vector * D, *const value = row + (A::num_heads + A::num_kv_heads + h) * D;
+    const bool values = w.warp == 0 && g == 0;
+    uint4 qv[NC], own[NC] = {};
     #pragma unroll
     for (int i = 0; i < NC; ++i) {
-      qv[i] = load_16(row + vector * D + i * 32);
-      if (w.warp == 0 && g == 0) own[i] = load_16(row + (A::num_heads + A::num_kv_heads + h) * D + i * 32);
+      qv[i] = load_16(query + i * 32);
+      if (values) own[i] = load_16(value + i * 32);
     }
-    #pragma unroll
-    for (int i = 0; i < NC; ++i) {
-      if constexpr (A::q_in_t::polled && A::k_in_t::polled && A::v_in_t::polled) qv[i] = settle_16(w, row + vector * D + i * 32, qv[i]);
-      if (w.warp == 0 && g == 0) {
-        if constexpr (A::v_in_t::polled) own[i] = settle_16(w, row + (A::num_heads + A::num_kv_heads + h) * D + i * 32, own[i]);
-        *(uint4*)(w.scratch + OWN_V + q * 16 + i * 64) = own[i];
+    if constexpr (A::q_in_t::polled && A::k_in_t::polled && A::v_in_t::polled) settle_together(w, [&] {
+      bool missing = false;
+      #pragma unroll
+      for (int i = 0; i < NC; ++i) {
+        if (absent(qv[i])) { qv[i] = load_16(query + i * 32); missing = true; }
+        if (absent(own[i])) { own[i] = load_16(value + i * 32); missing = true; }
       }
+      return missing;
+    });
+    if (values) {
+      #pragma unroll
+      for (int i = 0; i < NC; ++i) *(uint4*)(w.scratch + OWN_V + q * 16 + i * 64) = own[i];
     }
     w.settled();
     wait_copies();

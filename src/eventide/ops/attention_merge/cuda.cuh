@@ -27,11 +27,16 @@ struct attention_merge_op : Stateless {
         p[i] = j < splits ? load_4(part + (i64)j * D) : 0.f;
       }
       if constexpr (A::part_t::polled && A::stats_t::polled) {
-        #pragma unroll
-        for (int i = 0; i < TOGETHER; ++i) {
-          const int j = j0 + i * SHARES;
-          if (j < splits) { s[i] = settle_8(w, stats + j, s[i]); p[i] = settle_4(w, part + (i64)j * D, p[i]); }
-        }
+        settle_together(w, [&] {
+          bool missing = false;
+          #pragma unroll
+          for (int i = 0; i < TOGETHER; ++i) {
+            const int j = j0 + i * SHARES;
+            if (absent(s[i])) { s[i] = load_8(stats + j); missing = true; }
+            if (absent(p[i])) { p[i] = load_4(part + (i64)j * D); missing = true; }
+          }
+          return missing;
+        });
       }
       float next = top;
       #pragma unroll

@@ -72,12 +72,19 @@ struct linear_narrow_op {
         const int k = (w.tid + i * CONSUMERS) * 8;
         got[i] = k < K ? load_16(row + k) : make_uint4(0, 0, 0, 0);
       }
+      if constexpr (A::x_t::polled) settle_together(w, [&] {
+        bool missing = false;
+        #pragma unroll
+        for (int i = 0; i < PIECES; ++i) {
+          if (absent(got[i])) { got[i] = load_16(row + (w.tid + i * CONSUMERS) * 8); missing = true; }
+        }
+        return missing;
+      });
       #pragma unroll
       for (int piece = 0; piece < PIECES; ++piece) {
         const int k = (w.tid + piece * CONSUMERS) * 8;
         if (k >= KP) break;
         uint4 v = got[piece];
-        if constexpr (A::x_t::polled) { if (k < K) v = settle_16(w, row + k, v); }
         if constexpr (A::has_norm_weight) {
           {
             u32* x = &v.x;
@@ -295,6 +302,6 @@ struct linear_choice { typedef linear_narrow_op<A> type; };
 template <class A>
 struct linear_choice<true, A> { typedef linear_wide_op<A> type; };
 template <class A>
-using linear_op = typename linear_choice<(A::tile_m > 8), A>::type;
+struct linear_op : linear_choice<(A::tile_m > 8), A>::type {};
 
 }  // namespace ev
