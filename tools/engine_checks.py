@@ -159,7 +159,7 @@ def run_steps(llm: eventide.LLM, num_steps: int, seed: int, token_budget: int) -
     with counted_compilations() as compiled:
         while mixed < num_steps:
             if rng.random() < 0.03:
-                target = limits.max_seqs if rng.random() < 0.3 else int(rng.integers(1, limits.max_seqs + 1))
+                target = int(rng.integers(1, limits.max_seqs * 5 // 4 + 1))  # at times more than there are slots for
             while engine.num_requests < target:
                 requests.append(random_request(rng, len(requests), common, limits.max_seq_len - most_new, most_new))
                 found[len(requests) - 1] = Found()

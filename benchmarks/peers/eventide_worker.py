@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from worker import NUM_LOGITS, PROMPT_LEN, options, prompt, serve
+from worker import MIXED, NUM_LOGITS, PROMPT_LEN, options, prompt, serve
 
 import eventide
 from eventide import SamplingParams
@@ -37,6 +37,27 @@ def prefill(batch: int, tokens: int) -> dict[str, float]:
     return {"tokens_per_s": batch * tokens / (time.perf_counter() - begin)}
 
 
+def mixed(batch: int, tokens: int) -> dict[str, float]:
+    engine = eventide.Engine(llm)
+    # those that are read first draw while the others are read
+    params = SamplingParams(max_new_tokens=tokens + 40, temperature=0, ignore_eos=True)
+    for i in range(batch):
+        engine.add(eventide.Request(i, prompt(i, MIXED[i % len(MIXED)]), params))
+    begun: set[object] = set()
+    while len(begun) < batch:
+        begun |= {output.id for output in engine.step()}
+    begin, done = time.perf_counter(), 0
+    while done < tokens:
+        found = engine.step(tokens - done)
+        done += len(found[0].token_ids)
+        assert len(found) == batch
+    seconds = time.perf_counter() - begin
+    for i in range(batch):
+        engine.cancel(i)
+    engine.step()
+    return {"tokens_per_s": batch * tokens / seconds}
+
+
 def logits() -> dict[str, list[float]]:
     return {"logits": llm.logits(prompt(0, PROMPT_LEN))[-1][:NUM_LOGITS].tolist()}
 
@@ -47,5 +68,5 @@ def bandwidth() -> dict[str, float]:
 
 serve(
     {"version": eventide.__version__, "load_s": load_s},
-    {"decode": decode, "prefill": prefill, "logits": logits, "bandwidth": bandwidth},
+    {"decode": decode, "mixed": mixed, "prefill": prefill, "logits": logits, "bandwidth": bandwidth},
 )

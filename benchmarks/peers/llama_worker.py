@@ -6,7 +6,7 @@ import ctypes
 import time
 
 import llama_cpp as ll
-from worker import NUM_LOGITS, PROMPT_LEN, options, prompt, serve
+from worker import MIXED, NUM_LOGITS, PROMPT_LEN, options, prompt, serve
 
 given = options()
 
@@ -65,6 +65,21 @@ def decode(batch: int, tokens: int) -> dict[str, float]:
     return {"tokens_per_s": batch * tokens / (time.perf_counter() - begin)}
 
 
+def mixed(batch: int, tokens: int) -> dict[str, float]:
+    ll.llama_memory_clear(memory, True)
+    lengths = [MIXED[i % len(MIXED)] for i in range(batch)]
+    for sequence, length in enumerate(lengths):
+        entries = [(token, i, sequence, i == length - 1) for i, token in enumerate(prompt(sequence, length))]
+        for start in range(0, length, 512):
+            run(entries[start : start + 512])
+    drawn = [ll.llama_sampler_sample(greedy, context, -1)] * batch
+    begin = time.perf_counter()
+    for step in range(tokens):
+        run([(token, lengths[sequence] + step, sequence, True) for sequence, token in enumerate(drawn)])
+        drawn = [ll.llama_sampler_sample(greedy, context, i) for i in range(batch)]
+    return {"tokens_per_s": batch * tokens / (time.perf_counter() - begin)}
+
+
 def prefill(batch: int, tokens: int) -> dict[str, float]:
     ll.llama_memory_clear(memory, True)
     begin = time.perf_counter()
@@ -82,5 +97,5 @@ def logits() -> dict[str, list[float]]:
 system = ll.llama_print_system_info().decode()
 serve(
     {"version": ll.__version__, "load_s": load_s, "mmap": given["mmap"], "system": system},
-    {"decode": decode, "prefill": prefill, "logits": logits},
+    {"decode": decode, "mixed": mixed, "prefill": prefill, "logits": logits},
 )

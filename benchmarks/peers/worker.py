@@ -16,6 +16,10 @@ PROMPT_LEN = 16  # tokens before a decode
 NUM_LOGITS = 512
 
 
+# of the prompts of a batch of mixed lengths
+MIXED = (16, 64, 128, 200, 320, 448, 640, 900)
+
+
 def prompt(index: int, length: int) -> list[int]:
     """Token ids below 4,096, spread, another row for each sequence of a batch."""
     return [(index * 977 + i * 61 + 7) % 4096 for i in range(length)]

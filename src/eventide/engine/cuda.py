@@ -16,7 +16,7 @@ for it since the last one, and follows what the kernels draw.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -30,18 +30,21 @@ from ..backends.cuda.bandwidth import measure_read_bandwidth
 from ..backends.cuda.driver import Device
 from ..backends.cuda.fit import UnfitPlanError
 from ..backends.cuda.kernel import CudaKernel
+from ..backends.cuda.layout import loosened
+from ..backends.cuda.memory import LooseWeightsError
 from ..backends.cuda.running import RunningLoop
 from ..errors import EventideError, ProgramError, UsageError
 from ..ir.nodes import Plan
 from ..models.config import ModelConfig
 from ..models.decoder import Limits
 from ..models.registry import ModelFamily, family_of
+from ..models.weights import Piece
 from ..profile.gpu import timelines
 from ..profile.timeline import Timeline
 from .limits import choose_limits
 from .load import Loaded, Progress
 from .plans import compiled_plan
-from .runner import Outputs, Parts, Running, once, stop_rule
+from .runner import Outputs, Running, stop_rule
 from .steps import Chunk, Step, decode_tables, split_tables_by_step
 
 __all__ = ["CudaRunner", "cuda_limits", "open_cuda", "usable_device"]
@@ -55,6 +58,7 @@ _RESERVE = 512 << 20  # bytes left for launches, scratch and the driver
 _TABLES = ("seq", "pos", "slot", "tile_seq")  # one entry a token, tiles being of one query
 _SAMPLES = ("row_seq", "row_pos", "top_k", "num_logprobs", "temperature", "top_p", "seed")
 Array = npt.NDArray[Any]
+_Finish = Callable[[], Sequence[Outputs]]
 
 
 @cache
@@ -93,29 +97,38 @@ def open_cuda(loaded: Loaded, schedule: str, progress: Progress | None) -> CudaR
     """Compiles both kernels and loads the weights, straight from the checkpoint's files to the GPU."""
     if loaded.dtype != "bfloat16":
         raise UsageError(f"the GPU computes in bfloat16 only, got dtype={loaded.dtype!r}; use dtype='bfloat16' or device='cpu'")
+    loose: frozenset[str] = frozenset()
+    while True:
+        runner = _compile(loaded, schedule, loose)
+        try:
+            runner.load(loaded.pieces(progress))
+            return runner
+        except LooseWeightsError as e:
+            # seldom: weights with numbers that 12 bits can't hold; once more, and those as they are
+            runner.close()
+            loose |= e.names
+        except BaseException:
+            with suppress(EventideError):
+                runner.close()
+            raise
+
+
+def _compile(loaded: Loaded, schedule: str, loose: Collection[str]) -> CudaRunner:
+    """The kernels; weights in 12 bits but for those named."""
     device = _device()
     width = max(TILE, loaded.limits.max_seqs)
     small = replace(loaded.limits, max_tokens=min(width, loaded.limits.slots), max_rows=width)
     made_for = target.h200(min(132, device.num_sms), tile_tokens=TILE)
-    mixed = CudaKernel(compiled_plan(replace(loaded, limits=small), made_for, schedule), device=device)
+    mixed = CudaKernel(loosened(compiled_plan(replace(loaded, limits=small), made_for, schedule), loose), device=device)
     decode: list[CudaKernel] = []
     if family_of(loaded.config).build_program.__func__ is ModelFamily.build_program.__func__:  # type: ignore[attr-defined]
         # head sizes that the split attention doesn't take are the mixed kernel's
         with suppress(UnfitPlanError):
             for tile, most in _decode_sizes(loaded.limits.max_seqs):
                 batch = replace(loaded, limits=replace(small, max_tokens=most, max_rows=most), decode=True)
-                plan = compiled_plan(batch, replace(made_for, tile_tokens=tile), schedule)
+                plan = loosened(compiled_plan(batch, replace(made_for, tile_tokens=tile), schedule), loose)
                 decode.append(CudaKernel(plan, memory=mixed.memory))
-    runner = CudaRunner(mixed, decode, loaded.limits)
-    try:
-        for piece in loaded.pieces(progress):
-            mixed.bind_rows(piece.name, piece.array, piece.first, piece.step, last=piece.last)
-        mixed.memory.end_loading()
-    except BaseException:
-        with suppress(EventideError):
-            runner.close()
-        raise
-    return runner
+    return CudaRunner(mixed, decode, loaded.limits)
 
 
 def _decode_sizes(max_seqs: int) -> list[tuple[int, int]]:
@@ -159,12 +172,53 @@ class _Launch:
         self.loop.close()
         self._runner._closed(self)
 
+    def settle(self) -> None:
+        """Ends it for another launch. What it has drawn is still given to whoever goes on with it."""
+        rest = self.loop.finish() if self.loop.running else None
+        if rest is not None:
+            noted = self.noted
+            self._runner._note(self, rest["next_token"])
+            self.noted = noted
+
+
+class _StepLaunch:
+    """A launch of one step of the engine (`Running`)."""
+
+    def __init__(self, runner: CudaRunner, step: Step, finish: _Finish, keep: Collection[str]) -> None:
+        self._runner, self._step, self._keep = runner, step, keep
+        self._finish: _Finish | None = finish
+        self._found: Outputs | None = None
+
+    def __iter__(self) -> Iterator[Outputs]:
+        return self
+
+    def __next__(self) -> Outputs:
+        self.settle()
+        found, self._found = self._found, None
+        if found is None:
+            raise StopIteration
+        return {name: found[name][None] for name in self._keep}
+
+    def end(self) -> None:
+        pass  # it has one step
+
+    def close(self) -> None:
+        self.settle()
+        self._runner._closed(self)
+
+    def settle(self) -> None:
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            each = finish()
+            self._found = {n: np.concatenate([one[n] for one in each]) for n in self._keep}
+            self._runner._note_step(self._step, self._found)
+
 
 class CudaRunner:
     """A model on one GPU."""
 
     tile_queries = 1
-    overlaps, exact = False, False
+    overlaps, exact = True, False
 
     def __init__(self, mixed: CudaKernel, decode: Sequence[CudaKernel], limits: Limits) -> None:
         self._mixed, self._decode, self.limits = mixed, decode, limits
@@ -172,8 +226,14 @@ class CudaRunner:
         self._width = mixed.plan.symbols["num_tokens"][1]
         self._tokens = np.zeros((limits.max_seqs, limits.max_seq_len + 1), np.int32)
         self._touched = True
-        self._open: _Launch | None = None
+        self._open: _Launch | _StepLaunch | None = None
         self._tracers: dict[int, CudaKernel] = {}
+
+    def load(self, pieces: Iterable[Piece]) -> None:
+        """Takes all weights; LooseWeightsError, once they are there, where 12 bits don't hold them."""
+        for piece in pieces:
+            self._mixed.bind_rows(piece.name, piece.array, piece.first, piece.step, last=piece.last)
+        self._mixed.memory.end_loading()
 
     @property
     def tokens(self) -> npt.NDArray[np.int32]:
@@ -195,13 +255,13 @@ class CudaRunner:
         else:
             each = k.run(parts, large=False)
             outputs = _Found({n: np.concatenate([one[n] for one in each]) for n in each[0]}, k, {}, False)
-        for row in range(step.symbols["num_samples"]):
-            seq, pos = int(step.inputs["row_seq"][row]), int(step.inputs["row_pos"][row])
-            self._tokens[seq, pos + 1] = outputs["next_token"][row]
+        self._note_step(step, outputs)
         return outputs
 
     def start(self, step: Step, keep: Collection[str]) -> Running:
-        return Parts(once(self, step, keep))
+        self._send_tokens()
+        self._open = _StepLaunch(self, step, self._mixed.start(split_step(step, self._width)), keep)
+        return self._open
 
     def decode(
         self,
@@ -232,9 +292,13 @@ class CudaRunner:
         fitting = (k for k in self._decode if num_seqs <= k.plan.symbols["num_tokens"][1])
         return next(fitting, self._mixed)
 
-    def _closed(self, launch: _Launch) -> None:
+    def _closed(self, launch: _Launch | _StepLaunch) -> None:
         if self._open is launch:
             self._open = None
+
+    def _note_step(self, step: Step, outputs: Outputs) -> None:
+        n = step.symbols["num_samples"]
+        self._tokens[step.inputs["row_seq"][:n], step.inputs["row_pos"][:n] + 1] = outputs["next_token"][:n]
 
     def _note(self, opened: _Launch, drawn: Array) -> None:
         """Tokens that a launch has drawn go to the host's copy of the histories."""
@@ -244,15 +308,10 @@ class CudaRunner:
         opened.noted += len(drawn)
 
     def _settle(self) -> None:
-        """Ends the launch of a `decode` that somebody has left open: another stream wants the GPU. What it has drawn is
-        still given to whoever goes on with it."""
+        """Ends a launch that is under way: another one wants the GPU, or the histories are looked at."""
         opened, self._open = self._open, None
-        if opened is not None and opened.loop.running:
-            rest = opened.loop.finish()
-            if rest is not None:
-                noted = opened.noted
-                self._note(opened, rest["next_token"])
-                opened.noted = noted
+        if opened is not None:
+            opened.settle()
 
     def parts(self, step: Step) -> tuple[Plan, list[Step]]:
         kernel = self._mixed

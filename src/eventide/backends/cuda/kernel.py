@@ -269,6 +269,21 @@ class CudaKernel:
             results[-1][name] = self.read_output(name, steps[done - 1].symbols)
         return results
 
+    def start(self, steps: Sequence[StepLike]) -> Callable[[], list[Outputs]]:
+        """Launches the steps and returns at once; what it returns waits for their end and gives the small outputs of each. Any
+        other launch of this kernel comes after that."""
+        running = self._run(self._stage(self.packer.steps(steps)))
+        rows = self._rows(len(steps))
+
+        def finish() -> list[Outputs]:
+            with closing(running):
+                for _ in running:
+                    pass
+            small = (self.packer.small(step.symbols, rows[k : k + 1]) for k, step in enumerate(steps))
+            return [{n: a[0] for n, a in one.items()} for one in small]
+
+        return finish
+
     def run_loop(
         self,
         symbols: Mapping[str, int],
@@ -374,8 +389,13 @@ class CudaKernel:
         )  # fmt: skip
 
     def _run(self, block: LaunchBlock) -> Generator[int, None, None]:
-        """Launches, and gives the number of steps done whenever it has grown. Whatever is raised or closes it meanwhile,
-        Ctrl-C included, ends the launch first."""
+        """Launches at once, and gives the number of steps done whenever it has grown. Whatever is raised or closes it
+        meanwhile, Ctrl-C included, ends the launch first."""
+        running = self._running(block)
+        next(running)
+        return running
+
+    def _running(self, block: LaunchBlock) -> Generator[int, None, None]:
         d, seen = self.device, 0
         d.record(self._events[0])
         if self.graph:
@@ -384,6 +404,7 @@ class CudaKernel:
             d.launch(self.function, self.workers, THREADS, self.source.config.shared_bytes, block, cooperative=True)
             d.record(self._events[1])
         try:
+            yield 0
             while not self._ended():
                 if int(self.words[1]) > seen:
                     seen = int(self.words[1])
