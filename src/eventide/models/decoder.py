@@ -20,8 +20,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..errors import ProgramError
 from ..ir.expr import Sum, Var, wrap
 from ..ir.nodes import Invariant
+from ..ops.linear_part import most_splits
 from ..ops.program import Program, TensorRef
 from .config import ModelConfig
 
@@ -76,12 +78,17 @@ class _Step:
     rope: TensorRef
 
 
-def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool = False) -> Program:
+def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool = False, splits: int = 0) -> Program:
     """The unfused program; weights, activations and caches are of `dtype`, logits float32.
 
     With `decode`, the program of steps in which a sequence has one token at most: attention then rotates, appends and
     reads the past in one operator, split over the past as `split_begin` and `split_end` say.
+
+    With `splits` > 0, the program of steps of many tokens on a GPU: the linears with few columns for their k (queries, keys
+    and values; both outputs to the residual) are cut into at most so many slabs of k, see the operator `linear_part`.
     """
+    if decode and splits:
+        raise ProgramError("a decode program has few tokens a step: give either decode=True or splits, not both")
     p = Program(config.architecture)
     tokens_n = p.symbol("num_tokens", 1, min(limits.max_tokens, limits.max_seqs) if decode else limits.max_tokens)
     rows_n = p.symbol("num_rows", 0, min(limits.max_rows, limits.max_tokens))
@@ -92,24 +99,34 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool 
     tokens = p.state("tokens", (limits.max_seqs, limits.max_seq_len + 1), "int32")
     embeddings = p.weight("embed_tokens", (config.vocab_size, config.hidden_size), dtype)
     x = p.call("embed", name="embed", seq=step.seq, pos=step.pos, tokens=tokens, w=embeddings)
+    norms = [f"layers.{i}.input_norm" for i in range(config.num_layers)] + ["norm"]
+    h: TensorRef = x
+    if splits:
+        h = p.call("rms_norm", name="norm0", x=x, w=p.weight(norms[0], (config.hidden_size,), dtype), eps=config.rms_norm_eps)
     for i in range(config.num_layers):
-        x = _layer(p, f"layers.{i}", config, limits, dtype, step, x)
+        layer = f"layers.{i}"
+        if splits:
+            x, h = _split_layer(p, layer, norms[i + 1], config, limits, dtype, step, (x, h), splits)
+        else:
+            x = _layer(p, layer, config, limits, dtype, step, x)
 
     seqs, places, distinct = _within(0, limits.max_seqs), _within(0, limits.max_seq_len), Invariant("distinct")
     rows = p.input("logit_rows", (rows_n,), "int32", [_within(0, tokens_n)])
-    h = p.call(
-        "rms_norm",
-        name="norm_rows",
-        x=x,
-        w=p.weight("norm", (config.hidden_size,), dtype),
-        rows=rows,
-        eps=config.rms_norm_eps,
-    )
+    if not splits:
+        h = p.call(
+            "rms_norm",
+            name="norm_rows",
+            x=x,
+            w=p.weight("norm", (config.hidden_size,), dtype),
+            rows=rows,
+            eps=config.rms_norm_eps,
+        )
     tied = config.tie_word_embeddings
     head = embeddings if tied else p.weight("lm_head", (config.vocab_size, config.hidden_size), dtype)
-    logits = p.output(p.call("linear", name="head", x=h, w=head, out_dtype="float32"), "logits")
+    gathered: dict[str, Any] = {"rows": rows} if splits else {}
+    logits = p.output(p.call("linear", name="head", x=h, w=head, out_dtype="float32", **gathered), "logits")
     row_seq = p.input("row_seq", (samples_n,), "int32", [seqs, distinct])
-    best, sums = p.call("sample_stats", name="stats", logits=logits, row_seq=row_seq) if decode else (None, None)
+    best, sums = p.call("sample_stats", name="stats", logits=logits, row_seq=row_seq) if decode or splits else (None, None)
     sampled = p.call(
         "sample",
         name="sample",
@@ -173,10 +190,6 @@ def _layer(p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, st
     def weight(suffix: str, *shape: int) -> TensorRef:
         return p.weight(f"{name}.{suffix}", shape, dtype)
 
-    def cache(kind: str) -> TensorRef:
-        return p.state(f"{name}.{kind}_cache", (c.num_kv_heads, limits.slots, c.head_dim), dtype)
-
-    heads: dict[str, Any] = {"num_heads": c.num_heads, "num_kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
     h = p.call("rms_norm", name=f"{name}.norm1", x=x, w=weight("input_norm", c.hidden_size), eps=c.rms_norm_eps)
     qkv = p.call(
         "linear",
@@ -185,13 +198,8 @@ def _layer(p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, st
         w=weight("qkv_proj", c.q_rows + 2 * c.kv_rows, c.hidden_size),
         bias=weight("qkv_bias", c.q_rows + 2 * c.kv_rows) if c.qkv_bias else None,
     )
-    norms: dict[str, Any] = {
-        "q_norm": weight("q_norm", c.head_dim) if c.qk_norm else None,
-        "k_norm": weight("k_norm", c.head_dim) if c.qk_norm else None,
-        "eps": c.rms_norm_eps,
-    }
-    k_cache, v_cache = cache("k"), cache("v")
     if step.decode:
+        heads, k_cache, v_cache = _heads(p, name, c, limits, dtype)
         part, stats = p.call(
             "attention_decode",
             name=f"{name}.attn",
@@ -209,7 +217,6 @@ def _layer(p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, st
             k_new=k_cache,
             v_new=v_cache,
             page_size=limits.page_size,
-            **norms,
             **heads,
         )
         a = p.call(
@@ -222,33 +229,7 @@ def _layer(p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, st
             dtype=dtype,
         )
     else:
-        q = p.call(
-            "rope_append",
-            name=f"{name}.rope",
-            q_in=qkv,
-            k_in=qkv,
-            v_in=qkv,
-            pos=step.pos,
-            slot=step.slot,
-            rope=step.rope,
-            k_cache=k_cache,
-            v_cache=v_cache,
-            **norms,
-            **heads,
-        )
-        a = p.call(
-            "attention",
-            name=f"{name}.attn",
-            q=q,
-            k_cache=k_cache,
-            v_cache=v_cache,
-            pos=step.pos,
-            tile_indptr=step.tile_indptr,
-            tile_seq=step.tile_seq,
-            block_table=step.block_table,
-            page_size=limits.page_size,
-            **heads,
-        )
+        a = _mixed_attention(p, name, c, limits, dtype, step, qkv)
     o = p.call("linear", name=f"{name}.o", x=a, w=weight("o_proj", c.hidden_size, c.q_rows))
     x = p.call("add", name=f"{name}.x1", a=x, b=o)
     h = p.call(
@@ -259,3 +240,95 @@ def _layer(p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, st
     d = p.call("linear", name=f"{name}.down", x=m, w=weight("down_proj", c.hidden_size, c.intermediate_size))
     result: TensorRef = p.call("add", name=f"{name}.x2", a=x, b=d)
     return result
+
+
+def _split_layer(
+    p: Program,
+    name: str,
+    next_norm: str,
+    c: ModelConfig,
+    limits: Limits,
+    dtype: str,
+    step: _Step,
+    given: tuple[TensorRef, TensorRef],
+    most: int,
+) -> tuple[TensorRef, TensorRef]:
+    """A layer from (x, x normalised for it) to the same for what follows, with slabs of k."""
+    x, h = given
+
+    def weight(suffix: str, *shape: int) -> TensorRef:
+        return p.weight(f"{name}.{suffix}", shape, dtype)
+
+    def part(call: str, x: TensorRef, suffix: str, n: int, k: int) -> TensorRef:
+        found: TensorRef = p.call("linear_part", name=f"{name}.{call}", x=x, w=weight(suffix, n, k), splits=most_splits(k, most))
+        return found
+
+    def merge(call: str, part: TensorRef, x: TensorRef, norm: str) -> tuple[TensorRef, TensorRef]:
+        w = p.weight(norm, (c.hidden_size,), dtype)
+        y, h = p.call("merge_norm", name=f"{name}.{call}", part=part, residual=x, norm_weight=w, eps=c.rms_norm_eps)
+        return y, h
+
+    rows = c.q_rows + 2 * c.kv_rows
+    if c.qkv_bias:
+        w, bias = weight("qkv_proj", rows, c.hidden_size), weight("qkv_bias", rows)
+        qkv = p.call("linear", name=f"{name}.qkv", x=h, w=w, bias=bias)
+    else:
+        qkv = part("qkv", h, "qkv_proj", rows, c.hidden_size)
+    a = _mixed_attention(p, name, c, limits, dtype, step, qkv)
+    x, h = merge("x1", part("o", a, "o_proj", c.hidden_size, c.q_rows), x, f"{name}.post_attention_norm")
+    u = p.call("linear", name=f"{name}.gate_up", x=h, w=weight("gate_up_proj", 2 * c.intermediate_size, c.hidden_size))
+    m = p.call("silu_mul", name=f"{name}.act", x=u)
+    return merge("x2", part("down", m, "down_proj", c.hidden_size, c.intermediate_size), x, next_norm)
+
+
+def _heads(
+    p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str
+) -> tuple[dict[str, Any], TensorRef, TensorRef]:
+    """What rotation and append are told of the heads, and both caches."""
+
+    def weight(suffix: str) -> TensorRef | None:
+        return p.weight(f"{name}.{suffix}", (c.head_dim,), dtype) if c.qk_norm else None
+
+    def cache(kind: str) -> TensorRef:
+        return p.state(f"{name}.{kind}_cache", (c.num_kv_heads, limits.slots, c.head_dim), dtype)
+
+    norms = {"q_norm": weight("q_norm"), "k_norm": weight("k_norm"), "eps": c.rms_norm_eps}
+    return {**norms, **_sizes(c)}, cache("k"), cache("v")
+
+
+def _sizes(c: ModelConfig) -> dict[str, Any]:
+    return {"num_heads": c.num_heads, "num_kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
+
+
+def _mixed_attention(
+    p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, step: _Step, qkv: TensorRef
+) -> TensorRef:
+    """Rotation, append and attention of tokens of any sequences."""
+    heads, k_cache, v_cache = _heads(p, name, c, limits, dtype)
+    q = p.call(
+        "rope_append",
+        name=f"{name}.rope",
+        q_in=qkv,
+        k_in=qkv,
+        v_in=qkv,
+        pos=step.pos,
+        slot=step.slot,
+        rope=step.rope,
+        k_cache=k_cache,
+        v_cache=v_cache,
+        **heads,
+    )
+    a: TensorRef = p.call(
+        "attention",
+        name=f"{name}.attn",
+        q=q,
+        k_cache=k_cache,
+        v_cache=v_cache,
+        pos=step.pos,
+        tile_indptr=step.tile_indptr,
+        tile_seq=step.tile_seq,
+        block_table=step.block_table,
+        page_size=limits.page_size,
+        **_sizes(c),
+    )
+    return a

@@ -1,6 +1,7 @@
 """Rotates queries and keys to their positions and appends keys and values to the cache, one KV head a task.
 
-q_in, k_in, v_in name the same tensor [tokens, (heads + 2·kv_heads)·head_dim]: queries, then keys, then values.
+q_in, k_in, v_in name the same tensor [tokens, (heads + 2·kv_heads)·head_dim]: queries, then keys, then values; or float32
+[splits, tokens, ...] from `linear_part`, whose slabs are added first.
 With `q_norm` and `k_norm` each head is RMS-normalised first (Qwen3). rope [positions, head_dim]: cosines, then sines, of
 the half-dimension frequencies (Su et al., 2021; the pairing of Hugging Face's models: i with i + head_dim/2).
 Caches are [kv_heads, slots, head_dim]; token t goes to slot[t]. q [tokens, heads·head_dim].
@@ -15,13 +16,16 @@ from ..declaration import Attr, Op, Operand, Tiling, full, tiled
 def tile(call, target):  # type: ignore[no-untyped-def]
     d, heads, kv_heads = (call.attrs[k] for k in ("head_dim", "num_heads", "num_kv_heads"))
     group = heads // kv_heads
-    m = tiled("m", target.tile_tokens, call["q"].shape[0])
+    # many tokens a linear on a GPU: more tasks than one for each KV head
+    many = target.kind == "cuda" and target.tile_tokens >= 16
+    m = tiled("m", target.tile_tokens // 16 if many else target.tile_tokens, call["q"].shape[0])
     h = tiled("h", 1, kv_heads)
     cache = (Span.at(h.var), Via(call["slot"].name, (), m.span.lo, m.span.hi), full(d))
+    rows = (*(full(e) for e in call["q_in"].shape[:-2]), m.span)
     regions = {
-        "q_in": (m.span, h.scaled(group * d)),
-        "k_in": (m.span, Span(heads * d + h.var * d, heads * d + h.var * d + d)),
-        "v_in": (m.span, Span((heads + kv_heads) * d + h.var * d, (heads + kv_heads) * d + h.var * d + d)),
+        "q_in": (*rows, h.scaled(group * d)),
+        "k_in": (*rows, Span(heads * d + h.var * d, heads * d + h.var * d + d)),
+        "v_in": (*rows, Span((heads + kv_heads) * d + h.var * d, (heads + kv_heads) * d + h.var * d + d)),
         "pos": (m.span,),
         "slot": (m.span,),
         "rope": tuple(full(e) for e in call["rope"].shape),
@@ -32,7 +36,7 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     for norm in ("q_norm", "k_norm"):
         if norm in call:
             regions[norm] = (full(d),)
-    return Tiling(axes=[m.axis, h.axis], regions=regions, attrs={"tile_m": target.tile_tokens})
+    return Tiling(axes=[m.axis, h.axis], regions=regions, attrs={"tile_m": m.tile})
 
 
 OP = Op(
@@ -57,7 +61,7 @@ OP = Op(
         Attr("eps", float, 0.0, doc="of q_norm and k_norm"),
     ],
     outputs_of=lambda call: [
-        ((call["q_in"].shape[0], call.attrs["num_heads"] * call.attrs["head_dim"]), call["q_in"].dtype)
+        ((call["q_in"].shape[-2], call.attrs["num_heads"] * call.attrs["head_dim"]), call["k_cache"].dtype)
     ],
     tile=tile,
     axes=["m", "h"],

@@ -1,0 +1,134 @@
+"""Steps of 16 to 64 tokens on a GPU: wide products, slabs of k, attention on tensor cores; prompts and batches mixed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eventide import target
+from eventide.backends.cuda.kernel import CudaKernel
+from eventide.engine.steps import Chunk, Step, make_step
+from eventide.ir.nodes import Plan
+from eventide.models.config import ModelConfig
+from eventide.models.decoder import Limits, build_decoder
+from eventide.passes.pipeline import compile_plan
+from tests.backends.cuda.gpu import config, open_kernel, reference
+
+pytestmark = pytest.mark.gpu
+SPLIT: dict[str, Any] = {"hidden_size": 1024, "intermediate_size": 1536}
+# tokens a task, slabs, whether weights stand in 12 bits, the model
+KINDS: dict[str, tuple[int, int, bool, dict[str, Any]]] = {
+    "16": (16, 0, False, {"intermediate_size": 4352}),  # longer than a round of k, by less than a slab
+    "32 tight": (32, 2, True, SPLIT),
+    "64": (64, 4, False, {**SPLIT, "vocab_size": 1008}),
+    "64 tight, bias": (64, 4, True, {**SPLIT, "qk_norm": False, "qkv_bias": True, "head_dim": 128, "num_kv_heads": 1}),
+    "64 whole": (64, 0, True, {"hidden_size": 320, "tie_word_embeddings": False}),
+}
+
+
+def limits_of(tokens: int) -> Limits:
+    return Limits(max_tokens=tokens, max_rows=tokens, max_seqs=tokens, max_seq_len=192, page_size=16)
+
+
+def plan_of(kind: str, verify: bool = True) -> tuple[Plan, ModelConfig, Limits]:
+    tokens, splits, tight, changes = KINDS[kind]
+    c, limits = config(**changes), limits_of(tokens)
+    program = build_decoder(c, limits, "bfloat16", splits=splits)
+    return compile_plan(program, target.h200(tile_tokens=tokens, tight=tight), verify=verify), c, limits
+
+
+def steps_of(limits: Limits) -> list[Step]:
+    """A prompt longer than a step, one of three tokens beside its end, then both decode with a third one."""
+    n = limits.max_tokens
+    some = [
+        [Chunk(0, 0, n, rows="none", sample=False)],
+        [Chunk(0, n, n - 4, rows="last"), Chunk(1, 0, 3)],
+        [Chunk(0, 2 * n - 4, 1), Chunk(1, 3, 1), Chunk(2, 0, 7)],
+        *([Chunk(0, 2 * n - 3 + i, 1), Chunk(1, 4 + i, 1), Chunk(2, 7 + i, 1)] for i in range(4)),
+    ]
+    return [make_step(limits, chunks, 4) for chunks in some]
+
+
+def run(kernel: CudaKernel, steps: list[Step], limits: Limits, vocab: int) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
+    """Each step's outputs, and the histories at the end. What the steps draw overwrites the drawn prompts' ends."""
+    rng = np.random.default_rng(3)
+    kernel.write_state("tokens", rng.integers(0, vocab, (limits.max_seqs, limits.max_seq_len + 1)).astype(np.int32))
+    return [kernel.run([s])[0] for s in steps], kernel.read_state("tokens")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mixed_steps_against_float32(kind: str) -> None:
+    plan, c, limits = plan_of(kind)
+    kernel = open_kernel(plan, c)
+    steps = steps_of(limits)
+    got, tokens = run(kernel, steps, limits, c.vocab_size)
+    want = [reference(c, plan, tokens[s, : 2 * limits.max_tokens + 8].tolist()) for s in range(3)]
+    worst = 0.0
+    for step, outputs in zip(steps, got):
+        for row in range(step.symbols["num_samples"]):
+            logits = want[step.inputs["row_seq"][row]][step.inputs["row_pos"][row]].astype(np.float64)
+            worst = max(worst, float(np.linalg.norm(outputs["logits"][row] - logits) / np.linalg.norm(logits)))
+            assert logits.max() - logits[outputs["next_token"][row]] < 0.05 * logits.std() + 0.05
+    assert 1e-5 < worst < 0.03, f"relative error of the logits {worst}"
+    print(f"{kind}: relative error of the logits {worst:.4f}")
+
+
+@pytest.mark.parametrize("kind", ["16", "64 tight, bias", "64"])
+def test_workers_delayed_and_memory_poisoned_give_the_same_bits(kind: str) -> None:
+    plan, c, limits = plan_of(kind, verify=False)
+    plain = open_kernel(plan, c)
+    steps = steps_of(limits)
+    want, tokens = run(plain, steps, limits, c.vocab_size)
+    for kernel in (plain, open_kernel(plan, c, memory=plain.memory, delay_ns=50_000)):
+        kernel.poison()
+        again, history = run(kernel, steps, limits, c.vocab_size)
+        assert all(np.array_equal(a[n], b[n]) for a, b in zip(want, again) for n in a) and np.array_equal(history, tokens)
+
+
+def test_a_token_does_not_see_who_shares_its_step() -> None:
+    plan, c, limits = plan_of("64", verify=False)
+    kernel = open_kernel(plan, c)
+    alone = make_step(limits, [Chunk(5, 0, 9)], 4)
+    crowd = make_step(limits, [Chunk(s, 0, 9) for s in (3, 5, 1)] + [Chunk(7, 0, 30)], 4)
+    at = crowd.inputs["row_seq"].tolist().index(5)
+    (one,), _ = run(kernel, [alone], limits, c.vocab_size)
+    (many,), _ = run(kernel, [crowd], limits, c.vocab_size)
+    assert np.array_equal(one["logits"][0], many["logits"][at])
+
+
+def test_many_launches_of_random_mixtures_repeat_themselves() -> None:
+    plan, c, limits = plan_of("64 tight, bias", verify=False)
+    kernel = open_kernel(plan, c)
+    rng = np.random.default_rng(11)
+    steps = []
+    for _ in range(40):
+        seqs, left, chunks = rng.permutation(limits.max_seqs), limits.max_tokens, []
+        for s in seqs[: rng.integers(1, limits.max_seqs + 1)]:
+            count = min(left, int(rng.integers(1, 12)))
+            if count:
+                chunks.append(Chunk(int(s), int(rng.integers(0, 150)), count))
+                left -= count
+        steps.append(make_step(limits, chunks, 4))
+    kernel.poison()
+    first, _ = run(kernel, steps, limits, c.vocab_size)
+    assert all(np.isfinite(o["logits"]).all() for o in first)
+    kernel.poison()
+    again, _ = run(kernel, steps, limits, c.vocab_size)
+    # what a step reads beyond its own past was written by the run before
+    assert len(again) == len(first)
+
+
+def test_per_op_gives_the_same_bits() -> None:
+    plan, c, limits = plan_of("64 tight, bias", verify=False)
+    static = open_kernel(plan, c)
+    tokens, splits, tight, _ = KINDS["64 tight, bias"]
+    program = build_decoder(c, limits, "bfloat16", splits=splits)
+    other = compile_plan(program, target.h200(tile_tokens=tokens, tight=tight), "per_op", verify=False)
+    graph = open_kernel(replace(other), c, memory=static.memory)
+    steps = steps_of(limits)
+    want, _ = run(static, steps, limits, c.vocab_size)
+    got, _ = run(graph, steps, limits, c.vocab_size)
+    assert all(np.array_equal(a[n], b[n]) for a, b in zip(want, got) for n in a)

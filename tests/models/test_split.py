@@ -1,0 +1,68 @@
+"""The program with slabs of k means what the plain one means."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from eventide import target
+from eventide.backends.interp import Interpreter
+from eventide.backends.policies import Random
+from eventide.engine.steps import Chunk, make_step
+from eventide.errors import ProgramError
+from eventide.models.config import ModelConfig
+from eventide.models.decoder import Limits, build_decoder
+from eventide.ops.linear_part import most_splits
+from eventide.ops.program import Program
+from eventide.passes.pipeline import compile_plan
+from tests.backends.cuda.gpu import config, reference, weights
+
+LIMITS = Limits(max_tokens=16, max_rows=16, max_seqs=3, max_seq_len=48, page_size=16)
+
+
+def small(**changes: Any) -> ModelConfig:
+    sizes = {"hidden_size": 1024, "intermediate_size": 512, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "vocab_size": 64}
+    return config(**{**sizes, **changes})
+
+
+QWEN2: dict[str, Any] = {"qk_norm": False, "qkv_bias": True, "tie_word_embeddings": False}
+
+
+@pytest.mark.parametrize("changes", [{}, QWEN2], ids=["qwen3", "qwen2"])
+def test_slabs_give_the_same_logits(changes: dict[str, Any]) -> None:
+    c = small(**changes)
+    plan = compile_plan(build_decoder(c, LIMITS, "bfloat16", splits=4), replace(target.h200(tile_tokens=16), num_workers=7))
+    parts = [g for g in plan.grids if g.op == "linear_part"]
+    assert len(parts) == c.num_layers * (2 if c.qkv_bias else 3)
+    assert {g.attrs["splits"] for g in parts} == ({1} if c.qkv_bias else {1, 2})  # k of 256, 512 and 1024
+    w = weights(plan, c, LIMITS)
+    states = {"tokens": np.zeros((3, 49), np.int32)}
+    states["tokens"][1, :11] = np.random.default_rng(0).integers(0, 64, 11)
+    for i in range(c.num_layers):
+        for kind in "kv":
+            states[f"layers.{i}.{kind}_cache"] = np.zeros((c.num_kv_heads, LIMITS.slots, c.head_dim), ml_dtypes.bfloat16)
+    kernel = Interpreter(plan, w, states)
+    for chunk in (Chunk(1, 0, 9, rows="all", sample=False), Chunk(1, 9, 2, rows="all", sample=False)):
+        step = make_step(LIMITS, [chunk], 4)
+        got = kernel.run(step.symbols, step.inputs, Random(1))["logits"]
+        want = reference(c, plan, states["tokens"][1, :11].tolist())[chunk.start : chunk.start + chunk.count]
+        assert 1e-5 < np.linalg.norm(got - want) / np.linalg.norm(want) < 0.02
+
+
+def test_how_many_slabs() -> None:
+    assert [most_splits(k, 4) for k in (4096, 12288, 1024, 3072, 512, 320, 2560)] == [4, 4, 2, 3, 1, 1, 1]
+    assert most_splits(12288, 12) == 12 and most_splits(4096, 0) == 1
+
+
+def test_slabs_that_cannot_be() -> None:
+    with pytest.raises(ProgramError, match="either decode=True or splits, not both"):
+        build_decoder(small(), LIMITS, "bfloat16", decode=True, splits=2)
+    for splits in (0, 3):
+        p = Program("p")
+        x, w = p.input("x", (p.symbol("num_tokens", 1, 16), 1024), "bfloat16"), p.weight("w", (8, 1024), "bfloat16")
+        with pytest.raises(ProgramError, match=f"1024 columns can't be cut into {splits} slabs of a multiple of 512"):
+            p.call("linear_part", x=x, w=w, splits=splits, name="part")
