@@ -1,12 +1,12 @@
 """The GPU behind the engine: a few kernels over one copy of weights and states, none of them made for a shape.
 
     decode    steps in which a sequence has one token, attention split over the past as it grows; all the steps that are asked
-              for are one launch, and tokens come out of it while it runs. One kernel for a single sequence, one for up to
-              max_seqs; `_decode_kernel` says which serves how many
-    mixed     steps of up to 8 tokens (or max_seqs, if more) of any sequences: prompts, beside others that generate
+              for are one launch, and tokens come out of it while it runs. For one sequence, and for up to 8
+    mixed     steps of up to 8, 16 or 64 tokens of any sequences: prompts, beside others that generate, and larger batches
 
-So a prompt is one launch and its continuation another. A step of the engine has up to 8,192 tokens; it becomes one launch
-of several steps of the mixed kernel. With tiles of 8, a prompt of 20 tokens is three steps in one launch:
+`_sizes` lists them. A step goes to the smallest kernel that holds it, or in parts to the widest; those that a model's shape
+doesn't fit are left out. A prompt is one launch and its continuation another: a step of the engine has up to 8,192 tokens, and
+is one launch of several steps of a kernel. With 8 tokens at most, a prompt of 20 tokens is three steps in one launch:
 
     seq, pos, slot    0..7 | 8..15 | 16..19        logit_rows  none | none | 19 - 16 = 3
 
@@ -16,9 +16,10 @@ for it since the last one, and follows what the kernels draw.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -28,7 +29,7 @@ import numpy.typing as npt
 from .. import target
 from ..backends.cuda.bandwidth import measure_read_bandwidth
 from ..backends.cuda.driver import Device
-from ..backends.cuda.fit import UnfitPlanError
+from ..backends.cuda.fit import UnfitPlanError, compile_plan_source
 from ..backends.cuda.kernel import CudaKernel
 from ..backends.cuda.layout import loosened
 from ..backends.cuda.memory import LooseWeightsError
@@ -41,7 +42,7 @@ from ..models.registry import ModelFamily, family_of
 from ..models.weights import Piece
 from ..profile.gpu import timelines
 from ..profile.timeline import Timeline
-from .limits import choose_limits
+from .limits import MAX_SEQS, choose_limits
 from .load import Loaded, Progress
 from .plans import compiled_plan
 from .runner import Outputs, Running, stop_rule
@@ -49,13 +50,14 @@ from .steps import Chunk, Step, decode_tables, split_tables_by_step
 
 __all__ = ["CudaRunner", "cuda_limits", "open_cuda", "usable_device"]
 
-MAX_SEQS = 8  # when max_seqs isn't given: what one pass over the weights serves
-TILE = 8  # tokens of one pass over the weights
+TILE = 8  # tokens of the narrow kernels
+WIDE = (16, 64)  # tokens of the wide ones
+SLABS = 4  # of k, into which a wide kernel cuts its linears at most
 MAX_TOKENS = 8192  # of one step of the engine
 LONGEST_PART = 1024  # positions of the past that one task reads, in steps of several sequences
 _RECORDS = 8192  # of every worker's timeline
 _RESERVE = 512 << 20  # bytes left for launches, scratch and the driver
-_TABLES = ("seq", "pos", "slot", "tile_seq")  # one entry a token, tiles being of one query
+_TABLES = ("seq", "pos", "slot")  # one entry a token
 _SAMPLES = ("row_seq", "row_pos", "top_k", "num_logprobs", "temperature", "top_p", "seed")
 Array = npt.NDArray[Any]
 _Finish = Callable[[], Sequence[Outputs]]
@@ -90,11 +92,11 @@ def cuda_limits(
         max_seqs=max_seqs or MAX_SEQS,
     )
     room = (limits.pages - 1) * limits.page_size
-    return available, replace(limits, max_rows=max(limits.max_seqs, TILE), max_tokens=min(MAX_TOKENS, room))
+    return available, replace(limits, max_rows=max(limits.max_seqs, WIDE[-1]), max_tokens=min(MAX_TOKENS, room))
 
 
 def open_cuda(loaded: Loaded, schedule: str, progress: Progress | None) -> CudaRunner:
-    """Compiles both kernels and loads the weights, straight from the checkpoint's files to the GPU."""
+    """Compiles the kernels and loads the weights, straight from the checkpoint's files to the GPU."""
     if loaded.dtype != "bfloat16":
         raise UsageError(f"the GPU computes in bfloat16 only, got dtype={loaded.dtype!r}; use dtype='bfloat16' or device='cpu'")
     loose: frozenset[str] = frozenset()
@@ -113,27 +115,62 @@ def open_cuda(loaded: Loaded, schedule: str, progress: Progress | None) -> CudaR
             raise
 
 
+@dataclass(frozen=True)
+class _Size:
+    """A kernel that there may be: tokens of a tile, and of a step at most; query tokens of one attention task."""
+
+    tile: int
+    most: int
+    decode: bool = False
+    splits: int = 0
+    queries: int = 1
+
+
+def _sizes(loaded: Loaded) -> list[_Size]:
+    """The kernels for a model and so many sequences; of each kind the smallest first."""
+    seqs, c = loaded.limits.max_seqs, loaded.config
+    if family_of(c).build_program.__func__ is not ModelFamily.build_program.__func__:  # type: ignore[attr-defined]
+        return [_Size(TILE, max(TILE, seqs))]
+    decode = [_Size(1, 1, decode=True)] + ([_Size(TILE, min(TILE, seqs), decode=True)] if seqs > 1 else [])
+    # 16 tokens alone are a batch; prompts go through the widest
+    wide = [w for w in WIDE if w == WIDE[-1] or seqs > TILE]
+    queries = max(1, 16 // (c.num_heads // c.num_kv_heads))
+    return [*decode, _Size(TILE, TILE), *(_Size(w, w, splits=SLABS, queries=queries) for w in wide)]
+
+
 def _compile(loaded: Loaded, schedule: str, loose: Collection[str]) -> CudaRunner:
-    """The kernels; weights in 12 bits but for those named."""
+    """The kernels that the model fits, all at once; weights in 12 bits but for those named."""
     device = _device()
-    width = max(TILE, loaded.limits.max_seqs)
-    small = replace(loaded.limits, max_tokens=min(width, loaded.limits.slots), max_rows=width)
-    made_for = target.h200(min(132, device.num_sms), tile_tokens=TILE)
-    mixed = CudaKernel(loosened(compiled_plan(replace(loaded, limits=small), made_for, schedule), loose), device=device)
-    decode: list[CudaKernel] = []
-    if family_of(loaded.config).build_program.__func__ is ModelFamily.build_program.__func__:  # type: ignore[attr-defined]
-        # head sizes that the split attention doesn't take are the mixed kernel's
-        with suppress(UnfitPlanError):
-            for tile, most in _decode_sizes(loaded.limits.max_seqs):
-                batch = replace(loaded, limits=replace(small, max_tokens=most, max_rows=most), decode=True)
-                plan = loosened(compiled_plan(batch, replace(made_for, tile_tokens=tile), schedule), loose)
-                decode.append(CudaKernel(plan, memory=mixed.memory))
-    return CudaRunner(mixed, decode, loaded.limits)
+    made_for = target.h200(min(132, device.num_sms))
 
+    def plan_of(size: _Size) -> Plan:
+        limits = replace(loaded.limits, max_tokens=min(size.most, loaded.limits.slots), max_rows=size.most)
+        model = replace(loaded, limits=limits, decode=size.decode, splits=size.splits)
+        made = replace(made_for, tile_tokens=size.tile, tile_queries=size.queries)
+        return loosened(compiled_plan(model, made, schedule), loose)
 
-def _decode_sizes(max_seqs: int) -> list[tuple[int, int]]:
-    """(tokens of a tile, sequences at most) of the decode kernels that there are for so many sequences, the smallest first."""
-    return [(1, 1)] + ([(TILE, max_seqs)] if max_seqs > 1 else [])
+    def fits(plan: Plan) -> bool:
+        """Compiles it into the cache, where its kernel finds it."""
+        try:
+            compile_plan_source(plan)
+        except UnfitPlanError:
+            return False
+        return True
+
+    sizes = _sizes(loaded)
+    plans = [plan_of(size) for size in sizes]
+    with ThreadPoolExecutor(len(plans)) as pool:
+        chosen = [pair for pair, good in zip(zip(sizes, plans), pool.map(fits, plans)) if good]
+    widest = max((size.most for size, _ in chosen if not size.decode), default=0)
+    if widest < loaded.limits.max_seqs:
+        # no kernel holds a token of every sequence: the narrow one does, in several tiles
+        size = _Size(TILE, max(TILE, loaded.limits.max_seqs))
+        chosen = [*(pair for pair in chosen if pair[0].decode), (size, plan_of(size))]
+    kernels: dict[_Size, CudaKernel] = {}
+    for size, plan in chosen:
+        first = next(iter(kernels.values()), None)
+        kernels[size] = CudaKernel(plan, device=device) if first is None else CudaKernel(plan, memory=first.memory)
+    return CudaRunner(kernels, loaded.limits)
 
 
 class _Found(dict[str, Array]):
@@ -220,10 +257,12 @@ class CudaRunner:
     tile_queries = 1
     overlaps, exact = True, False
 
-    def __init__(self, mixed: CudaKernel, decode: Sequence[CudaKernel], limits: Limits) -> None:
-        self._mixed, self._decode, self.limits = mixed, decode, limits
-        self.plan = decode[0].plan if decode else mixed.plan
-        self._width = mixed.plan.symbols["num_tokens"][1]
+    def __init__(self, kernels: Mapping[_Size, CudaKernel], limits: Limits) -> None:
+        self.limits = limits
+        self._decode = {size.most: kernel for size, kernel in kernels.items() if size.decode}
+        self._mixed = {size: kernel for size, kernel in kernels.items() if not size.decode}
+        self._any = next(iter(kernels.values()))
+        self.plan = self._any.plan
         self._tokens = np.zeros((limits.max_seqs, limits.max_seq_len + 1), np.int32)
         self._touched = True
         self._open: _Launch | _StepLaunch | None = None
@@ -232,8 +271,8 @@ class CudaRunner:
     def load(self, pieces: Iterable[Piece]) -> None:
         """Takes all weights; LooseWeightsError, once they are there, where 12 bits don't hold them."""
         for piece in pieces:
-            self._mixed.bind_rows(piece.name, piece.array, piece.first, piece.step, last=piece.last)
-        self._mixed.memory.end_loading()
+            self._any.bind_rows(piece.name, piece.array, piece.first, piece.step, last=piece.last)
+        self._any.memory.end_loading()
 
     @property
     def tokens(self) -> npt.NDArray[np.int32]:
@@ -244,8 +283,7 @@ class CudaRunner:
     def run(self, step: Step) -> dict[str, Array]:
         """One step of the engine as one launch; as one launch for each part if it has logits and draws nothing."""
         self._send_tokens()
-        parts = split_step(step, self._width)
-        k = self._mixed
+        k, parts = self._parts(step)
         if step.symbols["num_samples"] == 0 and step.symbols["num_rows"] > 0 and len(parts) > 1:
             found = [k.run([part])[0] for part in parts]
             return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
@@ -260,7 +298,8 @@ class CudaRunner:
 
     def start(self, step: Step, keep: Collection[str]) -> Running:
         self._send_tokens()
-        self._open = _StepLaunch(self, step, self._mixed.start(split_step(step, self._width)), keep)
+        kernel, parts = self._parts(step)
+        self._open = _StepLaunch(self, step, kernel.start(parts), keep)
         return self._open
 
     def decode(
@@ -276,7 +315,9 @@ class CudaRunner:
         self._send_tokens()
         symbols, inputs, stacked = decode_tables(self.limits, chunks, num_steps, block_table)
         kernel = self._decode_kernel(len(chunks))
-        if kernel is not self._mixed:
+        if kernel is None:
+            kernel = self._mixed_kernel(len(chunks))[1]
+        else:
             inputs |= _splits(kernel, self.limits, inputs["pos"])
             symbols["num_splits"] = inputs["split_begin"].shape[1]
             stacked = stacked - {"slot"} | {"split_begin", "split_end"}
@@ -287,10 +328,18 @@ class CudaRunner:
         self._open = _Launch(self, loop, tuple(chunks), keep)
         return self._open
 
-    def _decode_kernel(self, num_seqs: int) -> CudaKernel:
-        """The one for steps in which so many sequences have one token each."""
-        fitting = (k for k in self._decode if num_seqs <= k.plan.symbols["num_tokens"][1])
-        return next(fitting, self._mixed)
+    def _decode_kernel(self, num_seqs: int) -> CudaKernel | None:
+        """The smallest for steps in which so many sequences have one token each; None: a mixed one takes them."""
+        return next((kernel for most, kernel in self._decode.items() if num_seqs <= most), None)
+
+    def _mixed_kernel(self, num_tokens: int) -> tuple[_Size, CudaKernel]:
+        """The smallest that holds a step, or the widest."""
+        found = next((size for size in self._mixed if num_tokens <= size.most), list(self._mixed)[-1])
+        return found, self._mixed[found]
+
+    def _parts(self, step: Step) -> tuple[CudaKernel, list[Step]]:
+        size, kernel = self._mixed_kernel(step.symbols["num_tokens"])
+        return kernel, split_step(step, size.most, size.queries)
 
     def _closed(self, launch: _Launch | _StepLaunch) -> None:
         if self._open is launch:
@@ -314,11 +363,12 @@ class CudaRunner:
             opened.settle()
 
     def parts(self, step: Step) -> tuple[Plan, list[Step]]:
-        kernel = self._mixed
+        kernel = None
         if step.symbols["num_tokens"] == step.symbols["num_samples"]:
             kernel = self._decode_kernel(step.symbols["num_tokens"])
-        if kernel is self._mixed:
-            return kernel.plan, split_step(step, self._width)
+        if kernel is None:
+            kernel, found = self._parts(step)
+            return kernel.plan, found
         tables = _splits(kernel, self.limits, step.inputs["pos"][None])
         inputs = {**step.inputs, **{name: table[0] for name, table in tables.items()}}
         plan = kernel.plan
@@ -334,7 +384,7 @@ class CudaRunner:
             raise UsageError("tasks of the schedule 'per_op' are kernels of their own on the GPU: profile it with NVIDIA's tools")
         self._send_tokens()
         if id(plan) not in self._tracers:
-            self._tracers[id(plan)] = CudaKernel(plan, memory=self._mixed.memory, trace=_RECORDS)
+            self._tracers[id(plan)] = CudaKernel(plan, memory=self._any.memory, trace=_RECORDS)
         kernel = self._tracers[id(plan)]
         most = _RECORDS // (2 * len(parts) * len(plan.grids)) - 2
         if most < 1:
@@ -349,19 +399,19 @@ class CudaRunner:
 
     def read_bandwidth(self) -> float:
         self._settle()
-        return measure_read_bandwidth(self._mixed.device)
+        return measure_read_bandwidth(self._any.device)
 
     def close(self) -> None:
         self._settle()
-        for kernel in (*self._tracers.values(), self._mixed, *self._decode):
+        for kernel in (*self._tracers.values(), *self._mixed.values(), *self._decode.values()):
             kernel.close()
-        self._mixed.memory.close()
+        self._any.memory.close()
 
     def _send_tokens(self) -> None:
         """Before every launch: makes sure that no other runs, and that the GPU knows the histories."""
         self._settle()
         if self._touched:
-            self._mixed.write_state("tokens", self._tokens)
+            self._any.write_state("tokens", self._tokens)
             self._touched = False
 
 
@@ -379,10 +429,10 @@ def _splits(kernel: CudaKernel, limits: Limits, pos: Array) -> dict[str, Array]:
     return split_tables_by_step(limits, pos.max(1) + 1, min(max(1, busy, short), most))
 
 
-def split_step(step: Step, width: int) -> list[Step]:
-    """A step whose tiles are single tokens, cut into steps of at most `width` tokens, in order."""
+def split_step(step: Step, width: int, queries: int = 1) -> list[Step]:
+    """A step whose tiles are single tokens, cut into steps of at most `width` tokens, in order, with tiles of up to `queries`."""
     total, samples = step.symbols["num_tokens"], step.symbols["num_samples"]
-    if total <= width:
+    if total <= width and queries == 1:
         return [step]
     inputs, rows, parts = step.inputs, step.inputs["logit_rows"], []
     for first in range(0, total, width):
@@ -391,11 +441,20 @@ def split_step(step: Step, width: int) -> list[Step]:
         drawn = mine[mine < samples]
         part = {name: inputs[name][first : first + n] for name in _TABLES}
         part |= {name: inputs[name][drawn] for name in _SAMPLES}
+        indptr = _tiles(part["seq"], part["pos"], queries)
         part |= {
-            "tile_indptr": np.arange(n + 1, dtype=np.int32),
+            "tile_indptr": indptr,
+            "tile_seq": part["seq"][indptr[:-1]],
             "block_table": inputs["block_table"],
             "logit_rows": rows[mine] - np.int32(first),
         }
-        symbols = {"num_tokens": n, "num_tiles": n, "num_rows": len(mine), "num_samples": len(drawn)}
+        symbols = {"num_tokens": n, "num_tiles": len(indptr) - 1, "num_rows": len(mine), "num_samples": len(drawn)}
         parts.append(Step(symbols, part))
     return parts
+
+
+def _tiles(seq: Array, pos: Array, queries: int) -> Array:
+    """Where tiles of up to `queries` consecutive tokens of one sequence begin, and the end: int32 [num_tiles + 1]."""
+    begins = np.flatnonzero(np.append(True, (np.diff(seq) != 0) | (np.diff(pos) != 1)))
+    cuts = [np.arange(a, b, queries) for a, b in zip(begins, [*begins[1:], len(seq)])]
+    return np.append(np.concatenate(cuts), len(seq)).astype(np.int32)

@@ -49,10 +49,11 @@ class Loaded:
     weight_bytes: int
     available: int | None  # bytes, before the weights
     decode: bool = False  # the program of steps in which a sequence has one token
+    splits: int = 0  # slabs of k in the program of steps of many tokens, see `build_decoder`
 
     def program(self) -> Program:
-        if self.decode:
-            return build_decoder(self.config, self.limits, self.dtype, decode=True)
+        if self.decode or self.splits:
+            return build_decoder(self.config, self.limits, self.dtype, decode=self.decode, splits=self.splits)
         return family_of(self.config).build_program(self.config, self.limits, self.dtype)
 
     def weights(self, progress: Progress | None = None) -> Iterator[tuple[str, npt.NDArray[Any]]]:

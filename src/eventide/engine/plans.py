@@ -43,7 +43,8 @@ def compiled_plan(loaded: Loaded, target: Target, schedule: str) -> Plan:
 
 
 def _key(loaded: Loaded, target: Target, schedule: str) -> str:
-    parts = [__version__, sys.version, loaded.config, loaded.limits, loaded.dtype, loaded.decode, target, schedule, *_sources()]
+    program = loaded.config, loaded.limits, loaded.dtype, loaded.decode, loaded.splits
+    parts = [__version__, sys.version, *program, target, schedule, *_sources()]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 

@@ -51,6 +51,10 @@ def test_a_step_is_split_without_losing_rows() -> None:
     assert np.array_equal(rows, step.inputs["logit_rows"])
     assert sum(p.symbols["num_samples"] for p in parts) == 3
     assert split_step(step, 28) == [step]
+    # tiles of up to 4 tokens of one sequence
+    parts = split_step(step, 16, 4)
+    assert [p.inputs["tile_indptr"].tolist() for p in parts] == [[0, 4, 8, 12, 16], [0, 4, 5, 7, 11, 12]]
+    assert parts[1].inputs["tile_seq"].tolist() == [0, 2, 3, 1, 1] and parts[1].symbols["num_tiles"] == 5
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -230,7 +234,7 @@ def test_streams_that_take_turns(llm: eventide.LLM) -> None:
 @pytest.mark.parametrize("prefill", [False, True])
 def test_profile_and_explain(llm: eventide.LLM, prefill: bool) -> None:
     plan, steps, found = measured_steps(llm, 1, 20, prefill, 4)
-    assert len(found) == 4 and len(steps) == (3 if prefill else 1)
+    assert len(found) == 4 and len(steps) == 1
     tasks = [traffic(plan, step.symbols, step.inputs) for step in steps]
     for timeline in found:
         assert timeline.num_workers <= 132 and {s.step for s in timeline.spans} == set(range(len(steps)))
