@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eventide.engine.steps import Chunk, Sampling, decode_steps, make_step
+from eventide.engine.steps import Chunk, Sampling, balanced, decode_steps, make_step
 from eventide.models.decoder import Limits
 
 LIMITS = Limits(max_seqs=4, max_seq_len=64, page_size=8, max_rows=8)
@@ -40,3 +40,15 @@ def test_decode_steps_are_make_steps() -> None:
         for name, array in expected.inputs.items():
             assert np.array_equal(step.inputs[name], array) and step.inputs[name].dtype == array.dtype, name
             assert step.inputs[name].flags.c_contiguous
+
+
+def test_each_worker_has_as_much_to_read() -> None:
+    lengths = [16, 64, 128, 200, 320, 448, 640, 900]
+    order = balanced(lengths, 2)
+    assert order == [7, 4, 3, 0, 6, 5, 2, 1] and sum(lengths[i] for i in order[:4]) == 1436
+    rng = np.random.default_rng(0)
+    for workers in (1, 2, 3, 4, 8):
+        drawn = rng.integers(1, 4096, 8 * workers).tolist()
+        order = balanced(drawn, workers)
+        sums = [sum(drawn[i] for i in order[8 * w : 8 * w + 8]) for w in range(workers)]
+        assert sorted(order) == list(range(8 * workers)) and max(sums) < 1.3 * sum(drawn) / workers

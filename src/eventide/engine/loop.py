@@ -36,7 +36,7 @@ from .generation import SAMPLED, Generation
 from .outputs import Piece
 from .pool import Pool
 from .runner import Outputs, Runner, Running
-from .steps import make_step
+from .steps import balanced, make_step
 
 __all__ = ["PART_SECONDS", "StepLoop"]
 
@@ -170,10 +170,15 @@ class StepLoop:
                     "every slot or page is held by a stream that isn't finished; read it to its end, or close() it"
                 )
             return None
+        decoding = all(count == 1 == g.unread for g, count in chosen)
+        schedule = self._runner.plan.schedule
+        if decoding and schedule is not None and schedule.num_workers <= len(chosen):
+            order = balanced([g.cached_len for g, _ in chosen], schedule.num_workers)
+            chosen = [chosen[i] for i in order]
         chunks = [g.chunk(count) for g, count in chosen]
         members = [(g, count, chunk.sample) for (g, count), chunk in zip(chosen, chunks, strict=True)]
         self.stats["launches"] += 1
-        if not all(count == 1 and draws for _, count, draws in members):
+        if not decoding:
             step = make_step(self._pool.limits, chunks, self._runner.tile_queries, self._pool.table)
             return _Flight(members, self._runner.start(step, SAMPLED), 1)
         works = [g for g, _ in chosen]

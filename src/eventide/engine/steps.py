@@ -87,6 +87,19 @@ def decode_tables(
     return symbols, inputs, frozenset(("pos", "slot", "row_pos"))
 
 
+def balanced(lengths: Sequence[int], workers: int) -> list[int]:
+    """An order of sequences in which each worker, taking an equal run of it, has about as much of the past to read.
+
+    balanced([16, 64, 128, 200, 320, 448, 640, 900], 2) is [7, 4, 3, 0, 6, 5, 2, 1]: 1,436 and 1,280 positions instead of 408
+    and 2,308.
+    """
+    dealt: list[list[int]] = [[] for _ in range(workers)]
+    for k, i in enumerate(sorted(range(len(lengths)), key=lambda i: -lengths[i])):
+        turn, place = divmod(k, workers)
+        dealt[workers - 1 - place if turn % 2 else place].append(i)
+    return [i for some in dealt for i in some]
+
+
 def decode_steps(limits: Limits, chunks: Sequence[Chunk], num_steps: int, block_table: np.ndarray) -> list[Step]:
     """The same steps one by one."""
     symbols, inputs, stacked = decode_tables(limits, chunks, num_steps, block_table)
