@@ -190,7 +190,7 @@ def test_an_engine_that_is_dropped_gives_its_pages_back(llm: eventide.LLM) -> No
     engine = Engine(llm)
     engine.add(Request("a", [5] * 100, long(100)))
     engine.step()
-    with pytest.raises(UsageError, match="cache_tokens can't change while requests or streams of this model are open"):
+    with pytest.raises(UsageError, match="an Engine takes the model's cache over, and open requests"):
         Engine(llm)
     del engine
     assert llm._pool.free_slots == 8

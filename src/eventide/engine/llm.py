@@ -309,11 +309,15 @@ class LLM:
                     f"{self._pool.capacity}; lower max_new_tokens or free some memory"
                 )
             loop.add(Generation.of(index, params, prompt, (0, index), self.tokenizer))
-        try:
-            while loop.busy:
-                yield from loop.step()
-        finally:
-            loop.close()
+
+        def pieces() -> Iterator[Piece]:
+            try:
+                while loop.busy:
+                    yield from loop.step()
+            finally:
+                loop.close()
+
+        return pieces()
 
 
 def _join(prompt: list[int], params: Resolved, pieces: list[Piece]) -> Completion:
