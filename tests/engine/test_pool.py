@@ -40,7 +40,7 @@ def test_runs_out_of_pages_and_of_slots() -> None:
     assert big is not None and opened(pool, 48) is None
     assert opened(pool, 16) is not None and opened(pool, 16) is not None
     assert pool.open() is None
-    with pytest.raises(UsageError, match="open requests or streams hold parts of it; end them first"):
+    with pytest.raises(UsageError, match="open requests or streams hold parts; end them first"):
         pool.resize(32)
     pool.close(big)
     assert opened(pool, 64) is not None

@@ -69,7 +69,7 @@ class Pool:
         """Holds `num_tokens` from now on, rounded up to pages (None: as many as there is memory for), all of them findable
         for as long as nobody wants their memory; forgets what it held. UsageError while anybody has a place."""
         if len(self._slots) < self.limits.max_seqs:
-            raise UsageError("an Engine takes the model's cache over, and open requests or streams hold parts of it; end them first")
+            raise UsageError("an Engine takes the model's cache over, and open requests or streams hold parts; end them first")
         most = self.limits.pages - 1
         pages = most if num_tokens is None else min(most, -(-num_tokens // self.limits.page_size))
         self._cache = PageCache(pages + 1, self.limits.page_size, first=1)
