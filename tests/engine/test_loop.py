@@ -141,6 +141,29 @@ def test_steps_begun_ahead_change_nothing(llm: eventide.LLM, monkeypatch: pytest
         assert found[r.id] == (alone.token_ids, alone.text, alone.finish_reason)
 
 
+def test_the_next_step_is_made_while_one_is_under_way(llm: eventide.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing happens between two steps, all that is left to do between them is to begin the second."""
+    events: list[str] = []
+    runner, take = llm._runner, Generation.take
+    prepare, start = runner.prepare, runner.start
+    monkeypatch.setattr(runner, "overlaps", True)
+    monkeypatch.setattr(runner, "prepare", lambda step: (events.append("prepare"), prepare(step))[1])
+    monkeypatch.setattr(runner, "start", lambda step, keep: (events.append("start"), start(step, keep))[1])
+    monkeypatch.setattr(Generation, "take", lambda g, outputs, row: (events.append("take"), take(g, outputs, row))[1])
+    llm._pool.resize(None)
+    alone = llm.generate([5, 6, 7], long(30)).token_ids
+    engine = Engine(llm, token_budget=16)
+    engine.add(Request("writer", [5, 6, 7], long(30)))
+    found = [t for o in engine.step() for t in o.token_ids]
+    engine.add(Request("long", [9] * 250, long(1)))
+    events.clear()
+    found += [t for o in engine.run() if o.id == "writer" for t in o.token_ids]
+    assert found == alone
+    steps = events[: events.index("take", 3 * 12) + 1]
+    assert steps[:2] == ["prepare", "start"], "the first one, in which the long prompt is let in"
+    assert steps[2:] == ["prepare", "take", "start"] * (len(steps[2:]) // 3) + ["prepare", "take"] and len(steps) > 30
+
+
 def test_ctrl_c_ends_the_steps_and_no_more(llm: eventide.LLM) -> None:
     alone = llm.generate([5, 6, 7], long(300)).token_ids
     engine = Engine(llm)

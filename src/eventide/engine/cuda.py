@@ -31,6 +31,7 @@ from ..backends.cuda.bandwidth import measure_read_bandwidth
 from ..backends.cuda.driver import Device
 from ..backends.cuda.fit import UnfitPlanError, compile_plan_source
 from ..backends.cuda.kernel import CudaKernel
+from ..backends.cuda.launch import Packed
 from ..backends.cuda.layout import loosened
 from ..backends.cuda.memory import LooseWeightsError
 from ..backends.cuda.running import RunningLoop
@@ -218,6 +219,16 @@ class _Launch:
             self.noted = noted
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """A step in the form in which its kernel takes it."""
+
+    step: Step
+    kernel: CudaKernel
+    parts: list[Step]
+    packed: Packed
+
+
 class _StepLaunch:
     """A launch of one step of the engine (`Running`)."""
 
@@ -296,10 +307,14 @@ class CudaRunner:
         self._note_step(step, outputs)
         return outputs
 
-    def start(self, step: Step, keep: Collection[str]) -> Running:
-        self._send_tokens()
+    def prepare(self, step: Step) -> _Prepared:
         kernel, parts = self._parts(step)
-        self._open = _StepLaunch(self, step, kernel.start(parts), keep)
+        return _Prepared(step, kernel, parts, kernel.packer.steps(parts))
+
+    def start(self, prepared: _Prepared, keep: Collection[str]) -> Running:
+        self._send_tokens()
+        finish = prepared.kernel.start(prepared.parts, prepared.packed)
+        self._open = _StepLaunch(self, prepared.step, finish, keep)
         return self._open
 
     def decode(

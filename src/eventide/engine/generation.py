@@ -65,12 +65,14 @@ class Generation:
         """Tokens that it may still draw."""
         return self.params.max_new_tokens - (len(self.known) - len(self.prompt))
 
-    def chunk(self, count: int) -> Chunk:
-        """Its next `count` tokens; a token is drawn when they reach the end of what is known."""
+    def chunk(self, count: int, cached_len: int | None = None, known_len: int | None = None) -> Chunk:
+        """Its next `count` tokens; a token is drawn when they reach the end of what is known. The lengths may be those of a
+        later step."""
         assert self.place is not None
-        last = self.cached_len + count == len(self.known)
+        start = self.cached_len if cached_len is None else cached_len
+        last = start + count == (len(self.known) if known_len is None else known_len)
         sampling = self.params.sampling
-        return Chunk(self.place.seq, self.cached_len, count, rows="last" if last else "none", sampling=sampling, sample=last)
+        return Chunk(self.place.seq, start, count, rows="last" if last else "none", sampling=sampling, sample=last)
 
     def take(self, outputs: Outputs, row: int) -> int:
         """Notes the tokens that row `row` of some steps drew, `outputs` being `[steps, rows, …]`; how many they are."""

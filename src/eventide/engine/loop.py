@@ -29,6 +29,7 @@ from __future__ import annotations
 from bisect import insort
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import UsageError
 from .cache import digests
@@ -36,7 +37,7 @@ from .generation import SAMPLED, Generation
 from .outputs import Piece
 from .pool import Pool
 from .runner import Outputs, Runner, Running
-from .steps import balanced, make_step
+from .steps import Chunk, balanced, make_step
 
 __all__ = ["PART_SECONDS", "StepLoop"]
 
@@ -66,6 +67,7 @@ class StepLoop:
         self.waiting: list[Generation] = []
         self.running: list[Generation] = []
         self._flight: _Flight | None = None
+        self._ahead: tuple[list[Chunk], int, Any] | None = None  # (chunks, version of the table, the step of these)
         self.stats = {"steps": 0, "launches": 0, "tokens": 0, "preemptions": 0, "tokens_from_cache": 0}
 
     @property
@@ -129,6 +131,8 @@ class StepLoop:
                 self._flight = self._launch(max_steps)
             if self._flight is None:
                 return None, {}
+            if self._runner.overlaps:
+                self._look_ahead(self._flight)
             outputs = next(self._flight.parts, None)
             if outputs is not None:
                 return self._flight, outputs
@@ -179,14 +183,36 @@ class StepLoop:
         members = [(g, count, chunk.sample) for (g, count), chunk in zip(chosen, chunks, strict=True)]
         self.stats["launches"] += 1
         if not decoding:
-            step = make_step(self._pool.limits, chunks, self._runner.tile_queries, self._pool.table)
-            return _Flight(members, self._runner.start(step, SAMPLED), 1)
+            if self._ahead is None or self._ahead[:2] != (chunks, self._pool.version):
+                self._ahead = self._prepared(chunks)
+            prepared, self._ahead = self._ahead[2], None
+            return _Flight(members, self._runner.start(prepared, SAMPLED), 1)
         works = [g for g, _ in chosen]
         steps = self._reserve_ahead(works, max_steps)
         keep = SAMPLED if any(g.params.wants_logprobs for g in works) else SAMPLED[:1]
         part_s = PART_SECONDS if any(g.params.stop for g in works) else self._part_s
         stops = [g.params.eos_token_ids for g in works]
         return _Flight(members, self._runner.decode(chunks, steps, self._pool.table, stops, keep, part_s), steps)
+
+    def _prepared(self, chunks: list[Chunk]) -> tuple[list[Chunk], int, Any]:
+        step = make_step(self._pool.limits, chunks, self._runner.tile_queries, self._pool.table)
+        return chunks, self._pool.version, self._runner.prepare(step)
+
+    def _look_ahead(self, flight: _Flight) -> None:
+        """While a step is under way: prepares the one that follows if nothing happens. It is used if nothing has: if the chunks
+        and the block table are those that it was made for."""
+        after = {id(g): (g.cached_len + count, len(g.known) + draws, g.left - draws) for g, count, draws in flight.members}
+        states = [(g, *after.get(id(g), (g.cached_len, len(g.known), g.left))) for g in self.running]
+        going_on = [(g, cached, known) for g, cached, known, left in states if left > 0]
+        budget, chunks = self.token_budget, []
+        for generation, cached, known in sorted(going_on, key=lambda s: (s[2] - s[1] > 1, s[0].rank)):
+            count = min(known - cached, budget)
+            if count:
+                chunks.append(generation.chunk(count, cached, known))
+                budget -= count
+        reading = any(chunk.count > 1 or not chunk.sample for chunk in chunks)
+        if flight.left == 1 and reading and (self._ahead is None or self._ahead[:2] != (chunks, self._pool.version)):
+            self._ahead = self._prepared(chunks)
 
     def _reserve_ahead(self, works: list[Generation], max_steps: int) -> int:
         """Steps in which all of `works` can draw a token, with pages for them."""

@@ -41,13 +41,15 @@ class Place:
 
 
 class Pool:
-    """Who has which slot and which pages; `table` is the block table, int32 `[max_seqs, pages_per_seq]`."""
+    """Who has which slot and which pages; `table` is the block table, int32 `[max_seqs, pages_per_seq]`, and `version` counts
+    its changes."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.table: npt.NDArray[np.int32] = np.zeros((limits.max_seqs, limits.pages_per_seq), np.int32)
         # taken from the end, so low numbers are used first
         self._slots = list(range(limits.max_seqs))[::-1]
+        self.version = 0  # of the table
         # memory that is never touched stays unmapped, so what a generation leaves behind is bounded
         self._cache = PageCache(limits.pages, limits.page_size, first=1, keep=KEPT * limits.pages_per_seq)
 
@@ -78,6 +80,7 @@ class Pool:
         if not self._slots:
             return None
         place = Place(self._slots.pop(), self._cache.find(hashes))
+        self.version += bool(place.pages)
         self.table[place.seq, : len(place.pages)] = place.pages
         return place
 
@@ -90,6 +93,7 @@ class Pool:
         if pages is None:
             return False
         self.table[place.seq, len(place.pages) : len(place.pages) + len(pages)] = pages
+        self.version += bool(pages)
         place.pages += pages
         return True
 
@@ -100,6 +104,7 @@ class Pool:
 
     def trim(self, place: Place, num_tokens: int) -> None:
         kept = -(-num_tokens // self.limits.page_size)
+        self.version += kept < len(place.pages)
         self._cache.release(reversed(place.pages[kept:]))
         self.table[place.seq, kept:] = 0
         del place.pages[kept:]

@@ -2,7 +2,7 @@
 
     runner.tokens[seq, :n] = prompt       the histories; the host writes prompts, sampling appends
     runner.run(step)                      one step → {"logits": …, "next_token": …, "logprob": …, …}
-    runner.start(step, keep)              the same, its small outputs [1, …] given when they are asked for
+    runner.start(runner.prepare(step), keep)      the same, its small outputs [1, …] given when they are asked for
     runner.decode(chunks, 32, table, …)   up to 32 decode steps, each continuing the last, part by part as they come
 
 A device has kernels for two kinds of steps, and chooses among them itself: those in which every sequence has one token, and
@@ -92,8 +92,11 @@ class Runner(Protocol):
     def run(self, step: Step) -> Outputs:
         """One step; the arrays hold until the next call."""
 
-    def start(self, step: Step, keep: Collection[str]) -> Running:
-        """The same; the outputs in `keep` as its only part."""
+    def prepare(self, step: Step) -> Any:
+        """A step for `start`, with what can be done before its time has come."""
+
+    def start(self, prepared: Any, keep: Collection[str]) -> Running:
+        """A prepared step; the outputs in `keep` as its only part."""
 
     def decode(
         self,
@@ -163,8 +166,11 @@ class InterpRunner:
     def run(self, step: Step) -> Outputs:
         return self._kernel.run(step.symbols, step.inputs, InOrder())
 
-    def start(self, step: Step, keep: Collection[str]) -> Running:
-        return Parts(once(self, step, keep))
+    def prepare(self, step: Step) -> Step:
+        return step
+
+    def start(self, prepared: Step, keep: Collection[str]) -> Running:
+        return Parts(once(self, prepared, keep))
 
     def decode(
         self,
@@ -240,8 +246,11 @@ class CpuRunner:
     def run(self, step: Step) -> Outputs:
         return self._kernel.run([step])[0]
 
-    def start(self, step: Step, keep: Collection[str]) -> Running:
-        return Parts(once(self, step, keep))
+    def prepare(self, step: Step) -> Step:
+        return step
+
+    def start(self, prepared: Step, keep: Collection[str]) -> Running:
+        return Parts(once(self, prepared, keep))
 
     def decode(
         self,

@@ -269,10 +269,10 @@ class CudaKernel:
             results[-1][name] = self.read_output(name, steps[done - 1].symbols)
         return results
 
-    def start(self, steps: Sequence[StepLike]) -> Callable[[], list[Outputs]]:
+    def start(self, steps: Sequence[StepLike], packed: Packed | None = None) -> Callable[[], list[Outputs]]:
         """Launches the steps and returns at once; what it returns waits for their end and gives the small outputs of each. Any
-        other launch of this kernel comes after that."""
-        running = self._run(self._stage(self.packer.steps(steps)))
+        other launch of this kernel comes after that. `packed`: what `packer.steps` has made of them, earlier."""
+        running = self._run(self._stage(packed or self.packer.steps(steps)))
         rows = self._rows(len(steps))
 
         def finish() -> list[Outputs]:
