@@ -225,12 +225,13 @@ class Segment:
     """The tasks of one grid, spread over the workers when the step runs.
 
     ``block``: worker w takes a contiguous share of the tasks, shares differing by at most one task; ``rotate``
-    shifts which workers get the larger shares, so that remainders even out from grid to grid. ``cyclic``: worker w
+    shifts which workers get the larger shares, so that remainders even out from grid to grid. ``even``: the same with the
+    larger shares spread out, so that shares end where a whole part of the workers' number does. ``cyclic``: worker w
     takes tasks w, w + W, ... With ``barrier`` every task of earlier segments ends before one of this begins.
     """
 
     grid: str
-    distribution: Literal["block", "cyclic"] = "block"
+    distribution: Literal["block", "even", "cyclic"] = "block"
     rotate: Expr = field(default_factory=lambda: Sum(0))
     barrier: bool = False
 
@@ -239,6 +240,8 @@ class Segment:
         w = (worker - rotate) % num_workers
         if self.distribution == "cyclic":
             return range(w, num_tasks, num_workers)
+        if self.distribution == "even":
+            return range(w * num_tasks // num_workers, (w + 1) * num_tasks // num_workers)
         base, extra = divmod(num_tasks, num_workers)
         start = w * base + min(w, extra)
         return range(start, start + base + (w < extra))

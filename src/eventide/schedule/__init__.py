@@ -7,12 +7,23 @@ shares with a barrier between operators, as one launch an operator would.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from ..errors import ProgramError
-from ..ir.expr import Expr, Sum, tables, variables
-from ..ir.nodes import Plan, Schedule, Segment
+from ..ir.expr import Expr, Sum, as_int, tables, variables
+from ..ir.nodes import Plan, Schedule, Segment, TaskGrid
+from ..ops.registry import get_op
 
 KINDS = ("static", "per_op")
+
+
+def _in_slabs(grid: TaskGrid, num_workers: int) -> bool:
+    """Whether streamed operands come in slabs to which whole numbers of workers can be given: a worker that takes the end of
+    one and the beginning of the next gathers the inputs of both."""
+    if len(grid.axes) < 3 or not any(get_op(grid.op).operand(a.operand).streamed for a in grid.accesses):
+        return False
+    slabs, tiles = (as_int(extent) for _, extent in grid.axes[-2:])
+    return tiles is not None and slabs is not None and slabs > 1 and num_workers % slabs == 0
 
 
 def schedule(plan: Plan, kind: str, num_workers: int) -> Plan:
@@ -23,7 +34,8 @@ def schedule(plan: Plan, kind: str, num_workers: int) -> Plan:
     segments = []
     total: Expr = Sum(0)
     for g in plan.grids:
-        segments.append(Segment(g.name, rotate=total % num_workers, barrier=kind == "per_op"))
+        distribution: Literal["block", "even"] = "even" if _in_slabs(g, num_workers) else "block"
+        segments.append(Segment(g.name, distribution, rotate=total % num_workers, barrier=kind == "per_op"))
         # a rotation must be known before the step runs
         if not variables(g.num_tasks) & set(g.axis_names) and not tables(g.num_tasks) & computed:
             total = total + g.num_tasks

@@ -15,7 +15,7 @@ from eventide.ir.nodes import Plan
 from eventide.models.config import ModelConfig
 from eventide.models.decoder import Limits, build_decoder
 from eventide.passes.pipeline import compile_plan
-from tests.backends.cuda.gpu import config, open_kernel, reference
+from tests.backends.cuda.gpu import clear_caches, config, open_kernel, reference
 
 pytestmark = pytest.mark.gpu
 SPLIT: dict[str, Any] = {"hidden_size": 1024, "intermediate_size": 1536}
@@ -30,7 +30,7 @@ KINDS: dict[str, tuple[int, int, bool, dict[str, Any]]] = {
 
 
 def limits_of(tokens: int) -> Limits:
-    return Limits(max_tokens=tokens, max_rows=tokens, max_seqs=tokens, max_seq_len=192, page_size=16)
+    return Limits(max_tokens=tokens, max_rows=tokens, max_seqs=tokens, max_seq_len=128, page_size=16)
 
 
 def plan_of(kind: str, verify: bool = True) -> tuple[Plan, ModelConfig, Limits]:
@@ -45,9 +45,9 @@ def steps_of(limits: Limits) -> list[Step]:
     n = limits.max_tokens
     some = [
         [Chunk(0, 0, n, rows="none", sample=False)],
-        [Chunk(0, n, n - 4, rows="last"), Chunk(1, 0, 3)],
-        [Chunk(0, 2 * n - 4, 1), Chunk(1, 3, 1), Chunk(2, 0, 7)],
-        *([Chunk(0, 2 * n - 3 + i, 1), Chunk(1, 4 + i, 1), Chunk(2, 7 + i, 1)] for i in range(4)),
+        [Chunk(0, n, n // 2, rows="last"), Chunk(1, 0, 3)],
+        [Chunk(0, n + n // 2, 1), Chunk(1, 3, 1), Chunk(2, 0, 7)],
+        *([Chunk(0, n + n // 2 + 1 + i, 1), Chunk(1, 4 + i, 1), Chunk(2, 7 + i, 1)] for i in range(4)),
     ]
     return [make_step(limits, chunks, 4) for chunks in some]
 
@@ -65,7 +65,7 @@ def test_mixed_steps_against_float32(kind: str) -> None:
     kernel = open_kernel(plan, c)
     steps = steps_of(limits)
     got, tokens = run(kernel, steps, limits, c.vocab_size)
-    want = [reference(c, plan, tokens[s, : 2 * limits.max_tokens + 8].tolist()) for s in range(3)]
+    want = [reference(c, plan, tokens[s, :112].tolist()) for s in range(3)]
     worst = 0.0
     for step, outputs in zip(steps, got):
         for row in range(step.symbols["num_samples"]):
@@ -109,16 +109,16 @@ def test_many_launches_of_random_mixtures_repeat_themselves() -> None:
         for s in seqs[: rng.integers(1, limits.max_seqs + 1)]:
             count = min(left, int(rng.integers(1, 12)))
             if count:
-                chunks.append(Chunk(int(s), int(rng.integers(0, 150)), count))
+                chunks.append(Chunk(int(s), int(rng.integers(0, 110)), count))
                 left -= count
         steps.append(make_step(limits, chunks, 4))
-    kernel.poison()
-    first, _ = run(kernel, steps, limits, c.vocab_size)
-    assert all(np.isfinite(o["logits"]).all() for o in first)
-    kernel.poison()
-    again, _ = run(kernel, steps, limits, c.vocab_size)
-    # what a step reads beyond its own past was written by the run before
-    assert len(again) == len(first)
+    found = []
+    for _ in range(2):
+        kernel.poison()
+        clear_caches(kernel)
+        found.append(run(kernel, steps, limits, c.vocab_size)[0])
+    assert all(np.isfinite(o["logits"]).all() for o in found[0])
+    assert all(np.array_equal(a[n], b[n]) for a, b in zip(*found) for n in a)
 
 
 def test_per_op_gives_the_same_bits() -> None:

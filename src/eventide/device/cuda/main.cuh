@@ -42,6 +42,9 @@ __device__ __forceinline__ void loader_main(const Launch& launch, Block* block, 
   l.drain();
 }
 
+// The worker that talks with the host, which takes it microseconds: not the first, who has a step's first tasks.
+#define REPORTS (blockIdx.x == gridDim.x - 1)
+
 __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block, u8* ring, u8* scratch) {
   Worker w = {launch, block, ring, scratch};
 #if EV_PHASE_BARRIER
@@ -67,7 +70,7 @@ __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block
         poll(launch, block, launch.barrier, launch.barrier_base + step * gridDim.x, STUCK_STEP, 0, 0, step);
         const u32 stop = *(volatile u32*)launch.stop;
         if (block->quit == 0 && stop != 0 && step >= (int)stop) block->quit = 2;
-        if (blockIdx.x == 0) store_release_system(launch.host_progress, step);
+        if (REPORTS) store_release_system(launch.host_progress, step);
       }
       wait_copies();
       w.sync();
@@ -75,13 +78,17 @@ __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block
     }
     const u32 bank = (launch.first_step + step) & 1;
     w.bank = launch.counters + (i64)bank * NUM_CELLS * LINE;
-    clear_bank(launch, bank ^ 1, w.tid);
-    clear_announced(launch, bank ^ 1, w.tid);
+    // late in the step most workers wait
+    const int clearing = ev_max(launch.last_segment - 2, launch.first_segment);
     for (int i = launch.first_segment; i < launch.last_segment; ++i) {
       const u64* args = block->args[w.turn % 3];
       w.segment = i;
       w.place();
       w.fetch_arguments(i + 1 < launch.last_segment ? i + 1 : launch.first_segment);
+      if (i == clearing) {
+        clear_bank(launch, bank ^ 1, w.tid);
+        clear_announced(launch, bank ^ 1, w.tid);
+      }
       if (!dispatch_consume((int)args[0], args + 1, s, w)) return;
       ++w.turn;
     }
@@ -89,14 +96,14 @@ __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block
     if (step + 1 < launch.num_steps) stage_step(launch, block, step + 1, w.tid);
     if (w.tid == 0) {
       // one worker reads the host's wish, so that all of them take the same decision
-      if (blockIdx.x == 0 && load_acquire_system(launch.host_stop)) *(volatile u32*)launch.stop = step + 1;
+      if (REPORTS && load_acquire_system(launch.host_stop)) *(volatile u32*)launch.stop = step + 1;
       add_release(launch.barrier, 1);
     }
   }
 #if EV_TRACE
   w.trace_clock();
 #endif
-  if (w.tid == 0 && blockIdx.x == 0) {
+  if (w.tid == 0 && REPORTS) {
     if (poll(launch, block, launch.barrier, launch.barrier_base + launch.num_steps * gridDim.x, STUCK_STEP, 0, 0, launch.num_steps))
       store_release_system(launch.host_progress, launch.num_steps);
   }

@@ -17,6 +17,12 @@ __device__ __forceinline__ u32 opaque(u32 v) {
 // nothing, but another nothing for every I: the compiler mustn't join the branches that it stands in
 template <int I>
 __device__ __forceinline__ void distinct() { asm volatile("// %0" ::"n"(I)); }
+// read anew each time
+__device__ __forceinline__ int thread_index() {
+  int v;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(v));
+  return v;
+}
 __device__ __forceinline__ u32 load_shared(u32 address) {
   u32 v;
   asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
@@ -106,6 +112,13 @@ __device__ __forceinline__ uint4 load_16(const void* p) {
   asm volatile("ld.relaxed.gpu.global.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
   return v;
 }
+// The same without an order of its own, for what events or barriers have made visible. Where all multiprocessors read one
+// vector, ordered loads take several times as long: the second half of the L2 cache may not answer them.
+__device__ __forceinline__ uint4 load_weak_16(const void* p) {
+  uint4 v;
+  asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
+  return v;
+}
 __device__ __forceinline__ float load_4(const float* p) {
   float v;
   asm volatile("ld.relaxed.gpu.global.f32 %0, [%1];" : "=f"(v) : "l"(p) : "memory");
@@ -189,6 +202,8 @@ __device__ __forceinline__ void load_matrices_transposed(u32 (&r)[4], const void
 __device__ __forceinline__ void copy_16(void* dst, const void* src) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(dst)), "l"(src) : "memory");
 }
+// a hint: the 128 bytes around `p` will be wanted from the L2 cache
+__device__ __forceinline__ void prefetch_line(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // all groups but the last one
 __device__ __forceinline__ void wait_copies_but_one() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }

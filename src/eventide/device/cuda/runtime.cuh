@@ -114,6 +114,11 @@ __device__ __forceinline__ Share block_share(int worker, int tasks, int rotate) 
   return {begin, begin + base + (w < extra), 1};
 }
 template <int WORKERS_N>
+__device__ __forceinline__ Share even_share(int worker, int tasks, int rotate) {
+  const int w = ev_mod(worker - rotate, WORKERS_N);
+  return {(int)((i64)w * tasks / WORKERS_N), (int)((i64)(w + 1) * tasks / WORKERS_N), 1};
+}
+template <int WORKERS_N>
 __device__ __forceinline__ Share cyclic_share(int worker, int tasks, int rotate) {
   return {ev_mod(worker - rotate, WORKERS_N), tasks, WORKERS_N};
 }

@@ -107,7 +107,7 @@ struct wide_product {
         const bool live = t < tokens;
         const bf16* const row = a.x.data + source_row(a, first + (live ? t : 0)) * STRIDE + k;
         #pragma unroll
-        for (int i = 0; i < TILES; ++i) h.x[n][half][i] = live && k + i * 32 < K ? load_16(row + i * 32) : make_uint4(0, 0, 0, 0);
+        for (int i = 0; i < TILES; ++i) h.x[n][half][i] = live && k + i * 32 < K ? load_weak_16(row + i * 32) : make_uint4(0, 0, 0, 0);
       }
     }
     if constexpr (A::has_norm_weight) {
@@ -268,10 +268,32 @@ struct wide_product {
     }
   }
 
+  // What this warp does of a round of `width` k. Computed anew for each panel from the thread's index: registers that live
+  // across the product are dear, and where the compiler runs out of them it reloads from memory in the inner loop.
+  struct Mine {
+    static constexpr bool EVEN = KP % ROUND == 0;  // all rounds are whole
+    int lane, token_part, k_part, width;
+    __device__ __forceinline__ Mine(int w) : width(w) {
+      const int tid = thread_index();
+      lane = tid % 32;
+      token_part = tid / 32 % TOKEN_PARTS;
+      k_part = tid / 32 / TOKEN_PARTS;
+    }
+    __device__ __forceinline__ int token0() const { return token_part * G * 16; }
+    __device__ __forceinline__ int begin() const { return k_part * KW; }      // of its k, in the round
+    __device__ __forceinline__ int in() const { return k_part * KW % SLAB; }  // and in their slab
+    __device__ __forceinline__ int live() const { return EVEN ? KW : ev_max(0, ev_min(KW, width - begin())); }
+    __device__ __forceinline__ int slab() const { return EVEN ? (ROUND < SLAB ? ROUND : SLAB) : ev_min(SLAB, width - (begin() - in())); }
+    // of all that read the chunk, the first one makes up for those that there could be and aren't
+    __device__ __forceinline__ int arrivals() const {
+      const int readers = TOKEN_PARTS * ((slab() + KW - 1) / KW);
+      return token_part == 0 && in() == 0 ? WARPS - readers + 1 : 1;
+    }
+  };
+
   // tokens of tile `m`, panels n .. n + count - 1
   __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) {
     const int first = m * TOKENS, tokens = ev_min(TOKENS, a.y.dim0 - first);
-    const int token_part = w.warp % TOKEN_PARTS, k_part = w.warp / TOKEN_PARTS, token0 = token_part * G * 16;
     float* const parts = (float*)w.scratch;
     u32 turn = 0;
     float scale = 1.f;
@@ -283,15 +305,14 @@ struct wide_product {
       for (int i = 0; i < G; ++i) h.square[i][0] = h.square[i][1] = 0.f;
       #pragma unroll 1
       for (int round = 0; round < ROUNDS; ++round) {
-        const int k0 = round * ROUND, width = ev_min(ROUND, KP - k0), chunks = (width + SLAB - 1) / SLAB;
-        const int mine = k_part * KW, in = mine % SLAB;  // where this warp's k begin in the round, and in their slab
-        const int live_k = ev_max(0, ev_min(KW, width - mine)), slab = ev_min(SLAB, width - (mine - in));
-        const int readers = TOKEN_PARTS * ((slab + KW - 1) / KW);
-        const int arrivals = token_part == 0 && in == 0 ? WARPS - readers + 1 : 1;
+        const int width = ev_min(ROUND, KP - round * ROUND), chunks = (width + SLAB - 1) / SLAB;
         const bool last = round == ROUNDS - 1;
-        load(a, w, h, first, token0, tokens, k0 + mine, b == 0 && round == 0);
-        if constexpr (A::has_norm_weight) {
-          if (last && b == 0) leave_squares(w, h, k_part, token0);
+        {
+          const Mine mine(width);
+          load(a, w, h, first, mine.token0(), tokens, round * ROUND + mine.begin(), b == 0 && round == 0);
+          if constexpr (A::has_norm_weight) {
+            if (last && b == 0) leave_squares(w, h, mine.k_part, mine.token0());
+          }
         }
         #pragma unroll 1
         for (int p0 = 0; p0 < panels; p0 += BATCH, ++turn) {
@@ -299,14 +320,17 @@ struct wide_product {
           float* const part = parts + (turn & 1) * BATCH * PART;
           Owned own;
           if (last) own.fetch(a, w, first, tokens, n + b + p0, some);
-          if (live_k > 0) {
-            #pragma unroll 1
-            for (int p = 0; p < some; ++p) {
-              const int j = (p0 + p) * chunks + mine / SLAB;
-              const u8* const chunk = w.acquire(j);
-              if (token0 < tokens) multiply(w, h, chunk, in, slab / BLOCK, (live_k + 31) / 32, part + p * PART + (k_part * TOKENS + token0) * 8);
-              w.release(j, arrivals);
+          #pragma unroll 1
+          for (int p = 0; p < some; ++p) {
+            const Mine mine(width);
+            if (mine.live() <= 0) break;
+            const int j = (p0 + p) * chunks + mine.begin() / SLAB;
+            const u8* const chunk = w.acquire(j);
+            if (mine.token0() < tokens) {
+              float* const out = part + p * PART + (mine.k_part * TOKENS + mine.token0()) * 8;
+              multiply(w, h, chunk, mine.in(), mine.slab() / BLOCK, (mine.live() + 31) / 32, out);
             }
+            w.release(j, mine.arrivals());
           }
           w.sync();
           const int token = Owned::token(w);

@@ -1,14 +1,235 @@
-// attention on a GPU: one query token and one KV head a task; the group's query heads share every load of K and V.
+// attention on a GPU, in two variants.
 //
-// LANES = head_dim / 8 lanes hold one position, 16 bytes each, so a warp takes 32 / LANES positions at once and the block
-// PARTS = 8 * 32 / LANES streams of positions. Each stream keeps a running maximum, sum and weighted values (online
-// softmax, Milakov and Gimelshein, 2018); they are merged in shared memory in a fixed order.
+// `attention_matrix_op`, on tensor cores, for head sizes of whole 32 and at most 16 query heads a KV head: a task's queries
+// are rows of A, TOGETHER tokens times the group's heads, 16 rows at most. A run of tasks is consecutive KV heads, which share
+// the warps: 8, 4, 2 or 1 for each. Every warp walks positions of its own, 16 at a time, with a maximum, sum and weighted values
+// of its own (online softmax, Milakov and Gimelshein, 2018): so no barrier stands inside the walk. Keys go from memory to registers in the order of mma's B fragments (lane (g, q) holds dimensions
+// 8q + 32i .. + 7 of positions g and g + 8, and of queries g and g + 8: a permutation of the dimensions that the product
+// doesn't see), values to shared memory, which ldmatrix transposes; those of the next 16 positions are under way meanwhile.
+// The scores' accumulators are the A fragments of the second product. At the end the warps' sums are joined in their order.
+//
+//     4 query heads a KV head, a tile of 4 tokens at positions 100 .. 103: row 4t + h is head h of token t, and sees
+//     positions 0 .. 100 + t; one head: warp 2 takes positions 32 .. 47, then nothing, as 160 is beyond 103; a run of three
+//     heads: warps 2 and 3 have the second one, warp 2 positions 0 .. 15, 32 .. 47, 64 .. 79, 96 .. 111
+//
+// `attention_plain_op`, for all other sizes: LANES = head_dim / 8 lanes hold one position, 16 bytes each, so a warp takes 32 /
+// LANES positions at once and the block PARTS = 8 * 32 / LANES streams of positions, joined in shared memory.
 #pragma once
 
 namespace ev {
 
 template <class A>
-struct attention_op : Stateless {
+struct attention_matrix_op {
+  static constexpr bool RUNS = true;
+  static constexpr int D = A::head_dim, GROUP = A::num_heads / A::num_kv_heads, PAGE = A::page_size;
+  static constexpr int TOGETHER = 16 / GROUP, NC = D / 32;
+  static constexpr int ROW = D * 2 + 16;                  // bytes of a staged value: 16 apart modulo 128
+  static constexpr int STAGE = 16 * ROW, OWN = 2 * STAGE; // bytes of a warp: two stages of 16 values
+  static constexpr int SUM_ROW = D + 8;                   // floats of a row of a warp's sums
+  static constexpr int SUMS = 16 * SUM_ROW * 4;           // bytes of a warp's sums, in place of its values
+  static constexpr int PER_WARP = OWN > SUMS ? OWN : SUMS, STATS = WARPS * PER_WARP;
+  static_assert(STATS + WARPS * 16 * 8 <= SCRATCH, "attention's values must fit in the scratch memory");
+
+  struct Keys { uint4 at[2][NC]; };
+
+  // slots of this lane's two positions, base + g and base + g + 8; beyond the end: -1
+  static __device__ __forceinline__ void find(const int* pages, int base, int g, int length, int (&slot)[2]) {
+    #pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      const int p = base + n * 8 + g;
+      slot[n] = p < length ? pages[p / PAGE] * PAGE + p % PAGE : -1;
+    }
+  }
+
+  static __device__ __forceinline__ void fetch(const A& a, i64 head, const int (&slot)[2], int g, int q, Keys& k, u8* stage) {
+    #pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      const i64 at = (head + slot[n]) * D + q * 8;
+      u8* const to = stage + (n * 8 + g) * ROW + q * 16;
+      #pragma unroll
+      for (int i = 0; i < NC; ++i) {
+        k.at[n][i] = slot[n] >= 0 ? *(const uint4*)(a.k_cache.data + at + i * 32) : make_uint4(0, 0, 0, 0);
+        if (slot[n] >= 0) copy_16(to + i * 64, a.v_cache.data + at + i * 32);
+        else *(uint4*)(to + i * 64) = make_uint4(0, 0, 0, 0);
+      }
+    }
+    commit_copies();
+  }
+
+  // of the tile's tokens that are done together, for this warp: its first two times two positions' slots
+  int first, length, base, stride, slot[2][2];
+  const int* pages;
+
+  // where a warp begins, and how far its steps go, when `count` heads share the warps
+  static __device__ __forceinline__ int warps_a_head(int count) { return count == 1 ? 8 : count == 2 ? 4 : count <= 4 ? 2 : 1; }
+
+  __device__ __forceinline__ void place(const A& a, const Worker& w, int t, int tokens, int count) {
+    const int warps = warps_a_head(count), g = w.lane >> 2;
+    first = a.pos.data[t];
+    length = first + tokens;
+    stride = 16 * warps;
+    base = w.warp % warps * 16;
+    find(pages, base, g, length, slot[0]);
+    find(pages, base + stride, g, length, slot[1]);
+  }
+
+  __device__ __forceinline__ void prefetch(const A& a, Worker& w, int i, int h, int count) {
+    pages = a.block_table.data + (i64)a.tile_seq.data[i] * A::block_table_t::dim1;
+    const int t = a.tile_indptr.data[i];
+    place(a, w, t, ev_min(TOGETHER, a.tile_indptr.data[i + 1] - t), ev_min(count, WARPS));
+    // the past comes to the L2 cache while the task waits; what of it isn't written yet is read again anyway
+    const i64 head = (i64)(h + w.warp * 16 / stride) * A::k_cache_t::dim1;
+    const int q = w.lane & 3;
+    if (h + w.warp * 16 / stride < A::num_kv_heads) {
+      #pragma unroll
+      for (int step = 0; step < 2; ++step) {
+        #pragma unroll
+        for (int n = 0; n < 2; ++n) {
+          if (slot[step][n] < 0) continue;
+          const bf16* const row = (q < 2 ? (const bf16*)a.k_cache.data : (const bf16*)a.v_cache.data) + (head + slot[step][n]) * D;
+          for (int d = (q & 1) * 64; d < D; d += 128) prefetch_line(row + d);
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void run(const A& a, Worker& w, int i, int h, int count) {
+    const int begin = a.tile_indptr.data[i], end = a.tile_indptr.data[i + 1];
+    for (int h0 = 0; h0 < count; h0 += WARPS) {
+      const int heads = ev_min(WARPS, count - h0);
+      for (int t = begin; t < end; t += TOGETHER) {
+        const int tokens = ev_min(TOGETHER, end - t);
+        if (h0 > 0 || t > begin) {
+          w.sync();
+          place(a, w, t, tokens, heads);
+        }
+        some(a, w, t, tokens, h + h0, heads);
+      }
+    }
+  }
+
+  // `tokens` tokens from t on, with all query heads of the KV heads h .. h + heads - 1
+  __device__ __forceinline__ void some(const A& a, const Worker& w, int t, int tokens, int h0, int heads) {
+    const int g = w.lane >> 2, q = w.lane & 3, rows = tokens * GROUP, h = h0 + w.warp * 16 / stride;
+    const i64 head = (i64)h * A::k_cache_t::dim1;
+    u8* const own = w.scratch + w.warp * PER_WARP;
+    const int end = h < h0 + heads ? length : 0;  // of this warp's walk
+    Keys k;
+    if (base < end) fetch(a, head, slot[0], g, q, k, own);
+    uint4 x[2][NC];  // queries
+    #pragma unroll
+    for (int n = 0; n < 2; ++n) {
+      const int r = n * 8 + g;
+      const bf16* const from = a.q.data + (i64)(t + r / GROUP) * A::q_t::dim1 + (h * GROUP + r % GROUP) * D + q * 8;
+      #pragma unroll
+      for (int c = 0; c < NC; ++c) x[n][c] = r < rows && base < end ? load_16(from + c * 32) : make_uint4(0, 0, 0, 0);
+    }
+    float o[D / 8][4] = {}, top[2] = {-1e30f, -1e30f}, sum[2] = {0.f, 0.f};
+    const float scale = rsqrtf((float)D);
+    int last[2];  // the last position that rows g and g + 8 see
+    #pragma unroll
+    for (int n = 0; n < 2; ++n) last[n] = n * 8 + g < rows ? first + (n * 8 + g) / GROUP : -1;
+    #pragma unroll 1
+    for (u32 turn = 0; base < end; base += stride, ++turn) {
+      const u8* const values = own + (turn & 1) * STAGE;
+      float s[2][4] = {}, odd[2][4] = {};
+      #pragma unroll
+      for (int c = 0; c < NC; ++c) {
+        #pragma unroll
+        for (int n = 0; n < 2; ++n) {
+          mma_16816(s[n], x[0][c].x, x[1][c].x, x[0][c].y, x[1][c].y, k.at[n][c].x, k.at[n][c].y);
+          mma_16816(odd[n], x[0][c].z, x[1][c].z, x[0][c].w, x[1][c].w, k.at[n][c].z, k.at[n][c].w);
+        }
+      }
+      #pragma unroll
+      for (int e = 0; e < 4; ++e) { s[0][e] += odd[0][e]; s[1][e] += odd[1][e]; }
+      if (base + stride < end) {  // the keys have been read
+        fetch(a, head, slot[1], g, q, k, own + (~turn & 1) * STAGE);
+        find(pages, base + 2 * stride, g, length, slot[1]);
+      }
+      u32 p[2][2];  // probabilities of positions 8n + 2q and + 1, of rows g and g + 8
+      #pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        float most = -1e30f;
+        #pragma unroll
+        for (int n = 0; n < 2; ++n) {
+          #pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            float& v = s[n][2 * r + e];
+            v = base + n * 8 + 2 * q + e <= last[r] ? v * scale : -1e30f;
+            most = fmaxf(most, v);
+          }
+        }
+        most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+        most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+        const float now = fmaxf(top[r], most), keep = __expf(top[r] - now);
+        top[r] = now;
+        sum[r] *= keep;
+        #pragma unroll
+        for (int n = 0; n < 2; ++n) {
+          #pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            float& v = s[n][2 * r + e];
+            v = v > -1e29f ? __expf(v - now) : 0.f;
+            sum[r] += v;
+          }
+          p[n][r] = pack_halves(s[n][2 * r], s[n][2 * r + 1]);
+        }
+        #pragma unroll
+        for (int d = 0; d < D / 8; ++d) { o[d][2 * r] *= keep; o[d][2 * r + 1] *= keep; }
+      }
+      if (base + stride < end) wait_copies_but_one();
+      else wait_copies();
+      __syncwarp();
+      #pragma unroll
+      for (int d = 0; d < D / 16; ++d) {
+        u32 b[4];
+        load_matrices_transposed(b, values + w.lane % 16 * ROW + d * 32 + w.lane / 16 * 16);
+        mma_16816(o[2 * d], p[0][0], p[0][1], p[1][0], p[1][1], b[0], b[1]);
+        mma_16816(o[2 * d + 1], p[0][0], p[0][1], p[1][0], p[1][1], b[2], b[3]);
+      }
+      __syncwarp();  // the next turn's copies overwrite these values
+    }
+    finish(a, w, t, h0, heads, rows, o, top, sum);
+  }
+
+  __device__ __forceinline__ void finish(const A& a, const Worker& w, int t, int h0, int heads, int rows, const float (&o)[D / 8][4], const float (&top)[2], float (&sum)[2]) const {
+    const int g = w.lane >> 2, q = w.lane & 3, warps = stride / 16;
+    float* const sums = (float*)(w.scratch + w.warp * PER_WARP);
+    float2* const stats = (float2*)(w.scratch + STATS);  // [WARPS, 16]
+    #pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
+      sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
+      const int row = r * 8 + g;
+      if (row >= rows) continue;
+      if (q == 0) stats[w.warp * 16 + row] = make_float2(top[r], sum[r]);
+      #pragma unroll
+      for (int d = 0; d < D / 8; ++d) *(float2*)(sums + row * SUM_ROW + d * 8 + q * 2) = make_float2(o[d][2 * r], o[d][2 * r + 1]);
+    }
+    w.sync();
+    const int pieces = rows * (D / 4);  // of one head
+    for (int i = w.tid; i < heads * pieces; i += CONSUMERS) {
+      const int n = i / pieces, row = i % pieces / (D / 4), d = i % (D / 4) * 4, first_warp = n * warps;
+      float most = -1e30f, total = 0.f;
+      for (int s = first_warp; s < first_warp + warps; ++s) most = fmaxf(most, stats[s * 16 + row].x);
+      float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
+      for (int s = first_warp; s < first_warp + warps; ++s) {
+        const float2 mine = stats[s * 16 + row];
+        const float f = __expf(mine.x - most);
+        const float4 part = *(const float4*)(w.scratch + s * PER_WARP + (row * SUM_ROW + d) * 4);
+        total += f * mine.y;
+        v.x += f * part.x; v.y += f * part.y; v.z += f * part.z; v.w += f * part.w;
+      }
+      const float inverse = 1.f / total;
+      bf16* const y = a.y.data + (i64)(t + row / GROUP) * A::y_t::dim1 + ((h0 + n) * GROUP + row % GROUP) * D + d;
+      *(uint2*)y = make_uint2(pack_halves(v.x * inverse, v.y * inverse), pack_halves(v.z * inverse, v.w * inverse));
+    }
+  }
+};
+
+template <class A>
+struct attention_plain_op : Stateless {
   static constexpr bool RUNS = false;
   static constexpr int D = A::head_dim, GROUP = A::num_heads / A::num_kv_heads, LANES = D / 8;
   static constexpr int PER_WARP = 32 / LANES, PARTS = WARPS * PER_WARP;
@@ -16,7 +237,7 @@ struct attention_op : Stateless {
   static_assert(D % 8 == 0 && 32 % LANES == 0, "attention needs a head size of 8, 16, 32, 64, 128 or 256");
   static_assert(PARTS * GROUP * (D + 2) * 4 <= SCRATCH, "attention's partial results must fit in the scratch memory");
 
-  __device__ __forceinline__ void run(const A& a, Worker& w, int i, int h) {
+  __device__ __forceinline__ void run(const A& a, Worker& w, int i, int h, int) {
     for (int t = a.tile_indptr.data[i]; t < a.tile_indptr.data[i + 1]; ++t) {
       one(a, w, t, a.tile_seq.data[i], h);
       w.sync();
@@ -88,5 +309,12 @@ struct attention_op : Stateless {
     }
   }
 };
+
+template <bool MATRIX, class A>
+struct attention_choice { typedef attention_plain_op<A> type; };
+template <class A>
+struct attention_choice<true, A> { typedef attention_matrix_op<A> type; };
+template <class A>
+struct attention_op : attention_choice<(A::head_dim % 32 == 0 && A::num_heads <= 16 * A::num_kv_heads), A>::type {};
 
 }  // namespace ev

@@ -25,7 +25,7 @@ struct merge_norm_op {
     #pragma unroll
     for (int i = 0; i < PIECES; ++i) {
       const int c = (w.tid + i * CONSUMERS) * 8;
-      y[i] = c < N ? load_16(a.residual.data + (i64)m * N + c) : make_uint4(0, 0, 0, 0);
+      y[i] = c < N ? load_weak_16(a.residual.data + (i64)m * N + c) : make_uint4(0, 0, 0, 0);
     }
     float square = 0.f;
     #pragma unroll
@@ -36,8 +36,8 @@ struct merge_norm_op {
       #pragma unroll
       for (int s = 0; s < S; ++s) {
         const float* const p = a.part.data + ((i64)s * tokens + m) * N + c;
-        lo[s] = load_16(p);
-        hi[s] = load_16(p + 4);
+        lo[s] = load_weak_16(p);
+        hi[s] = load_weak_16(p + 4);
       }
       float v[8] = {};
       #pragma unroll
