@@ -140,9 +140,12 @@ def test_cpp_with_tvm_ffi(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_cpp_with_torch(tmp_path: Path) -> None:
     pytest.importorskip("torch")
+    # one header from either folder of headers; <torch/extension.h> has everything and takes 20 seconds more
     source = """
-    #include <torch/extension.h>
-    torch::Tensor run(torch::Tensor x, torch::Tensor y) { return torch::add(y, x, 2); }
+    #include <torch/version.h>
+    #include <torch/csrc/utils/pybind.h>
+    #include <ATen/ops/add.h>
+    at::Tensor run(at::Tensor x, at::Tensor y) { return at::add(y, x, 2); }
     PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) { m.def("run", &run); }
     """
     candidate = solution(source, language="cpp", file="k.cpp", binding="torch", returns=True)

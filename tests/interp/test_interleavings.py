@@ -39,6 +39,7 @@ def test_200_interleavings_give_equal_bits(name: str) -> None:
         assert same(run(plan, symbols, policy(i))[0], expected), f"interleaving {i}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["static", "per_op"])
 def test_the_132_worker_plan_gives_equal_bits(schedule: str) -> None:
     """200 interleavings of both schedules, a hundred each."""

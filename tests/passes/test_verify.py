@@ -169,6 +169,7 @@ def test_a_decode_step_needs_a_page_of_its_own_for_what_it_writes(at: str) -> No
         verify(broken)
 
 
+@pytest.mark.slow
 def test_windows_and_periods_agree_with_everything_at_once() -> None:
     limits = replace(LIMITS, max_tokens=7, max_rows=1, max_seqs=1)
     plan = compile_plan(decoder(2, limits=limits), SMALL_CPU, verify=False)
