@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eventide import target
 from eventide.backends.cuda.kernel import CudaKernel
 from eventide.engine.steps import Chunk, Step, make_step
 from eventide.ir.nodes import Plan
 from eventide.models.config import ModelConfig
 from eventide.models.decoder import Limits, build_decoder
 from eventide.passes.pipeline import compile_plan
-from tests.backends.cuda.gpu import clear_caches, config, open_kernel, reference
+from tests.backends.cuda.gpu import H200, clear_caches, config, open_kernel, reference
 
 pytestmark = pytest.mark.gpu
 SPLIT: dict[str, Any] = {"hidden_size": 1024, "intermediate_size": 1536}
@@ -37,7 +36,7 @@ def plan_of(kind: str, verify: bool = True) -> tuple[Plan, ModelConfig, Limits]:
     tokens, splits, tight, changes = KINDS[kind]
     c, limits = config(**changes), limits_of(tokens)
     program = build_decoder(c, limits, "bfloat16", splits=splits)
-    return compile_plan(program, target.h200(tile_tokens=tokens, tight=tight), verify=verify), c, limits
+    return compile_plan(program, replace(H200, tile_tokens=tokens, tight=tight), verify=verify), c, limits
 
 
 def steps_of(limits: Limits) -> list[Step]:
@@ -126,7 +125,7 @@ def test_per_op_gives_the_same_bits() -> None:
     static = open_kernel(plan, c)
     tokens, splits, tight, _ = KINDS["64 tight, bias"]
     program = build_decoder(c, limits, "bfloat16", splits=splits)
-    other = compile_plan(program, target.h200(tile_tokens=tokens, tight=tight), "per_op", verify=False)
+    other = compile_plan(program, replace(H200, tile_tokens=tokens, tight=tight), "per_op", verify=False)
     graph = open_kernel(replace(other), c, memory=static.memory)
     steps = steps_of(limits)
     want, _ = run(static, steps, limits, c.vocab_size)

@@ -20,6 +20,7 @@ from ...ir.nodes import Plan, Tensor
 
 SMALL_OUTPUT = 1 << 16
 STAGED_LIMIT = 1280
+TABLES = ("int32", "int64")
 LARGE_INPUT = 1 << 11
 ALIGN = 256
 
@@ -100,8 +101,9 @@ class Layout:
 def lay_out(plan: Plan, announced: Collection[str] = ()) -> Layout:
     inputs, tables, outputs, cells = {}, {}, {}, {}
     at = staged = table = out = cell = 0
-    # operands of two dimensions are read with instructions that want global memory
-    given = sorted((t.ndim > 1, _up(nbytes(plan, t), 16), t.name) for t in plan.tensors.values() if t.role == "input")
+    # operands of two dimensions are read with instructions that want global memory, unless they are tables
+    inputs_of = [t for t in plan.tensors.values() if t.role == "input"]
+    given = sorted((t.ndim > 1 and t.dtype not in TABLES, _up(nbytes(plan, t), 16), t.name) for t in inputs_of)
     for wide, size, name in given:
         if size > LARGE_INPUT:
             tables[name] = table

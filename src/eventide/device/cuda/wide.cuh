@@ -88,7 +88,9 @@ struct wide_product {
   // ---- this warp's part of x, and its sums of squares
 
   struct Held {
-    uint4 x[G][2][TILES];  // lane (g, q): 8 k at 8q of every 32, of tokens g and g + 8 of the group
+    // lane (g, q): 8 k at 8q of every 32, of tokens g and g + 8 of the group, as mma wants them: pairs 0 and 1 of both tokens
+    // by turns, then pairs 2 and 3
+    u32 x[G][TILES][2][4];
     float square[G][2];
   };
 
@@ -99,6 +101,7 @@ struct wide_product {
 
   static __device__ __forceinline__ void load(const A& a, const Worker& w, Held& h, int first, int token0, int tokens, int k0, bool fresh) {
     const int g = w.lane >> 2, k = k0 + (w.lane & 3) * 8;
+    uint4 got[G][TILES][2];
     #pragma unroll
     for (int n = 0; n < G; ++n) {
       #pragma unroll
@@ -107,7 +110,7 @@ struct wide_product {
         const bool live = t < tokens;
         const bf16* const row = a.x.data + source_row(a, first + (live ? t : 0)) * STRIDE + k;
         #pragma unroll
-        for (int i = 0; i < TILES; ++i) h.x[n][half][i] = live && k + i * 32 < K ? load_weak_16(row + i * 32) : make_uint4(0, 0, 0, 0);
+        for (int i = 0; i < TILES; ++i) got[n][i][half] = live && k + i * 32 < K ? load_weak_16(row + i * 32) : make_uint4(0, 0, 0, 0);
       }
     }
     if constexpr (A::has_norm_weight) {
@@ -115,21 +118,32 @@ struct wide_product {
         wait_copies();
         w.sync();
       }
+    }
+    // Something has to be done with every word: else the assembler leaves it where the load has put it, and moves four of them
+    // before each product.
+    const u32 zero = w.block->quit >> 8;
+    #pragma unroll
+    for (int i = 0; i < TILES; ++i) {
+      uint4 norm = make_uint4(0, 0, 0, 0);
+      if constexpr (A::has_norm_weight) {
+        if (k + i * 32 < KP) norm = *(const uint4*)(w.scratch + NORM + (k + i * 32) * 2);
+      }
       #pragma unroll
-      for (int i = 0; i < TILES; ++i) {
-        const uint4 norm = k + i * 32 < KP ? *(const uint4*)(w.scratch + NORM + (k + i * 32) * 2) : make_uint4(0, 0, 0, 0);
+      for (int n = 0; n < G; ++n) {
         #pragma unroll
-        for (int n = 0; n < G; ++n) {
+        for (int half = 0; half < 2; ++half) {
+          const u32* const from = &got[n][i][half].x;
+          const u32* const by = &norm.x;
           #pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            u32* const x = &h.x[n][half][i].x;
-            const u32* const s = &norm.x;
-            #pragma unroll
-            for (int e = 0; e < 4; ++e) {
-              const float lo = low_half(x[e]), hi = high_half(x[e]);
-              h.square[n][half] += lo * lo + hi * hi;
-              x[e] = multiply_halves(x[e], s[e]);
+          for (int e = 0; e < 4; ++e) {
+            u32 v = from[e];
+            if constexpr (A::has_norm_weight) {
+              h.square[n][half] += low_half(v) * low_half(v) + high_half(v) * high_half(v);
+              v = multiply_halves(v, by[e]);
+            } else {
+              v ^= zero;
             }
+            h.x[n][i][e / 2][e % 2 * 2 + half] = v;
           }
         }
       }
@@ -141,10 +155,10 @@ struct wide_product {
   static __device__ __forceinline__ void step(const Held& h, float (&c)[G][CHAINS][4], int i, const uint4& b) {
     #pragma unroll
     for (int n = 0; n < G; ++n) {
-      const uint4 &x = h.x[n][0][i], &y = h.x[n][1][i];
+      const u32(&lo)[4] = h.x[n][i][0], (&hi)[4] = h.x[n][i][1];
       const int chain = CHAINS == 4 ? i % 2 * 2 : 0;
-      mma_16816(c[n][chain], x.x, y.x, x.y, y.y, b.x, b.y);
-      mma_16816(c[n][chain + 1], x.z, y.z, x.w, y.w, b.z, b.w);
+      mma_16816(c[n][chain], lo[0], lo[1], lo[2], lo[3], b.x, b.y);
+      mma_16816(c[n][chain + 1], hi[0], hi[1], hi[2], hi[3], b.z, b.w);
     }
   }
 

@@ -71,12 +71,14 @@ struct attention_decode_op {
     begin = a.split_begin.data[j];
     end = ev_min(a.split_end.data[j], pos);
     pages = a.block_table.data + (i64)a.seq.data[t] * A::block_table_t::dim1;
-    fetch(a, w, h, begin);
     for (int i = w.tid; i < D / 4; i += CONSUMERS) {
       copy_16(w.scratch + ROPE + i * 16, a.rope.data + (i64)pos * D + i * 4);
       if constexpr (A::has_q_norm)
         copy_16(w.scratch + NORMS + i * 16, i < D / 8 ? a.q_norm.data + i * 8 : a.k_norm.data + i * 8 - D);
     }
+    commit_copies();
+    fetch(a, w, h, begin);
+    commit_copies();
   }
 
   // normalises and rotates this lane's pieces of one head vector: dimension d turns with d + D/2, held by the same lane
@@ -143,8 +145,8 @@ struct attention_decode_op {
       for (int i = 0; i < NC; ++i) *(uint4*)(w.scratch + OWN_V + q * 16 + i * 64) = own[i];
     }
     w.settled();
-    wait_copies();
-    w.sync();  // staged values and tables are there
+    wait_copies_but_one();
+    w.sync();  // the tables are there; the first span's values are waited for when they are wanted
     prepare(w, g >= GROUP, qv);
     if (w.warp == 0 && g == GROUP) {
       #pragma unroll
@@ -163,7 +165,6 @@ struct attention_decode_op {
     for (int base = begin; base < begin + length; base += SPAN) {
       if (base != begin) {
         fetch(a, w, h, base);
-        wait_copies();
       }
       const int own = mine ? pos - base : -1;  // place of the own position in this span
       #pragma unroll
@@ -227,6 +228,7 @@ struct attention_decode_op {
     part += __shfl_xor_sync(~0u, part, 1);
     part += __shfl_xor_sync(~0u, part, 2);
     if (q == 0) sums[g * WARPS + w.warp] = part;
+    wait_copies();
     w.sync();
     part = 0.f;
     #pragma unroll

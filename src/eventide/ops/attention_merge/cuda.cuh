@@ -1,5 +1,5 @@
 // attention_merge on a GPU: one head a task. head_dim threads hold one output each; the block has SHARES such teams, which
-// take every SHARES-th split, eight at a time so that their loads overlap, and are joined in shared memory.
+// take every SHARES-th split, eight of all teams at a time so that their loads overlap, and are joined in shared memory.
 #pragma once
 
 namespace ev {
@@ -7,7 +7,7 @@ namespace ev {
 template <class A>
 struct attention_merge_op : Stateless {
   static constexpr bool RUNS = false, ANNOUNCES = true;
-  static constexpr int D = A::head_dim, SHARES = CONSUMERS / D, TOGETHER = 8;
+  static constexpr int D = A::head_dim, SHARES = CONSUMERS / D, TOGETHER = SHARES < 8 ? 8 / SHARES : 1;
   static_assert(CONSUMERS % D == 0, "attention_merge needs a head size that divides 256");
   static_assert(SHARES * (D + 2) * 4 <= SCRATCH, "attention_merge's shares must fit in the scratch memory");
 

@@ -129,9 +129,12 @@ struct linear_narrow_op {
     if constexpr (TIGHT) {
       const uint4* p = (const uint4*)chunk + w.lane;
       const u32 keep = opaque(KEEP);
+      uint4 next[3] = {p[0], p[32], p[64]};
       #pragma unroll 1  // cold instructions cost more than the loop
-      for (int i = 0; i < blocks; ++i, p += TIGHT_BLOCK_BYTES / 16) {
-        const uint4 u = p[0], v = p[32], s = p[64];
+      for (int i = 0; i < blocks; ++i) {
+        const uint4 u = next[0], v = next[1], s = next[2];
+        p += TIGHT_BLOCK_BYTES / 16;
+        next[0] = p[0]; next[1] = p[32]; next[2] = p[64];  // beyond the last block: of shared memory still
         fn(i * 4, loosen(u.x, u.y, u.z, TIGHT_BASE, keep), loosen(u.w, v.x, v.y, TIGHT_BASE, keep),
            loosen(v.z, v.w, s.x, TIGHT_BASE, keep), loosen(s.y, s.z, s.w, TIGHT_BASE, keep));
       }
@@ -265,6 +268,7 @@ struct linear_narrow_op {
   static __device__ __forceinline__ void finish(const A& a, const Worker& w, const float* part, int n, int panels, int first, int tokens, bool ahead, float residual) {
     constexpr int COLS = GATED ? 4 : 8;  // columns of y in a panel
     const int per_token = panels * COLS;
+    #pragma unroll 1
     for (int i = w.tid; i < per_token * tokens; i += CONSUMERS) {
       const int t = row_of(i, per_token), at_panel = i - t * per_token, panel = at_panel / COLS, c = at_panel % COLS;
       const int col = (n + panel) * COLS + c;

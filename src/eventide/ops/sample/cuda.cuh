@@ -88,7 +88,11 @@ struct sample_op : Stateless {
     const float t = a.temperature.data[r];
     const int position = a.row_pos.data[r] + 1, seq = a.row_seq.data[r];
     u64 best = 0;
+    float2 first = make_float2(0.f, 0.f);  // this thread's first part of the sum, asked for beside the best
+    const float2* parts = nullptr;
     if constexpr (A::has_best) {
+      parts = (const float2*)a.sums.data + (i64)r * PIECES;
+      if (w.tid < PIECES) first = parts[w.tid];
       for (int i = w.tid; i < PIECES; i += CONSUMERS) {
         const u64 k = (u64)a.best.data[(i64)r * PIECES + i] ^ 0x8000000000000000ull;
         best = k > best ? k : best;
@@ -100,8 +104,7 @@ struct sample_op : Stateless {
     const float top = key_value((u32)(best >> 32));
     double sum = 0;
     if constexpr (A::has_best) {
-      const float2* parts = (const float2*)a.sums.data + (i64)r * PIECES;
-      for (int i = w.tid; i < PIECES; i += CONSUMERS) { const float2 p = parts[i]; sum += (double)p.y * (double)expf(p.x - top); }
+      for (int i = w.tid; i < PIECES; i += CONSUMERS) { const float2 p = i == w.tid ? first : parts[i]; sum += (double)p.y * (double)expf(p.x - top); }
     } else {
       for (int i = w.tid; i < V; i += CONSUMERS) sum += (double)expf(x[i] - top);
     }
@@ -126,7 +129,7 @@ struct sample_op : Stateless {
     if (w.tid == 0) {
       a.tokens.data[(i64)seq * A::tokens_t::dim1 + position] = token;
       a.next_token.data[r] = token;
-      a.logprob.data[r] = x[token] - normalizer;
+      a.logprob.data[r] = (t == 0.f ? top : x[token]) - normalizer;
     }
     const int wanted = a.num_logprobs.data[r];
     if (wanted == 0) {

@@ -9,10 +9,12 @@ constexpr int NUM_CELLS = 11;
 constexpr int ARGS = 20;
 constexpr int WORKERS = 4;
 constexpr int SLOTS = 16;
+constexpr int SLOT = 8192;
 constexpr int IN_FLIGHT = 6;
 constexpr int SCRATCH = 90112;
+constexpr int READERS = 1;
 constexpr int TRACE = 0;
-constexpr int STAGED = 320;
+constexpr int STAGED = 352;
 constexpr int ANNOUNCED = 4096;
 }  // namespace ev
 // C0: embed
@@ -36,7 +38,7 @@ struct C0 {
     y.dim0 = s.symbol(0);
   }
   static constexpr bool RUNS = embed_op<C0>::RUNS;
-  static constexpr bool STREAMED = false;
+  static constexpr bool STREAMED = false, AHEAD = false;
   static constexpr int LAST = 0;
   static constexpr bool ENTERS = false;
   static constexpr bool WAITS_VARY = false, NOTIFIES_VARY = false;
@@ -84,7 +86,7 @@ struct C1 {
     y.dim0 = s.symbol(0);
   }
   static constexpr bool RUNS = linear_op<C1>::RUNS;
-  static constexpr bool STREAMED = true;
+  static constexpr bool STREAMED = true, AHEAD = false;
   static constexpr int LAST = 1;
   static constexpr bool ENTERS = false;
   static constexpr bool WAITS_VARY = false, NOTIFIES_VARY = true;
@@ -157,7 +159,7 @@ struct C2 {
     q.dim0 = s.symbol(0);
   }
   static constexpr bool RUNS = rope_append_op<C2>::RUNS;
-  static constexpr bool STREAMED = false;
+  static constexpr bool STREAMED = false, AHEAD = false;
   static constexpr int LAST = 1;
   static constexpr bool ENTERS = false;
   static constexpr bool WAITS_VARY = true, NOTIFIES_VARY = true;
@@ -224,12 +226,12 @@ struct C3 {
     tile_indptr.dim0 = (s.symbol(3) + 1);
     tile_seq.data = (const int*)((u64)s.staged + args[5]);
     tile_seq.dim0 = s.symbol(3);
-    block_table.data = (const int*)((u64)s.inputs + args[6]);
+    block_table.data = (const int*)((u64)s.staged + args[6]);
     y.data = (bf16*)(args[7]);
     y.dim0 = s.symbol(0);
   }
   static constexpr bool RUNS = attention_op<C3>::RUNS;
-  static constexpr bool STREAMED = false;
+  static constexpr bool STREAMED = false, AHEAD = false;
   static constexpr int LAST = 1;
   static constexpr bool ENTERS = false;
   static constexpr bool WAITS_VARY = true, NOTIFIES_VARY = false;
@@ -254,8 +256,8 @@ struct C3 {
     k.add((u32)args[9] + 0, times);
   }
   typedef attention_op<C3> op_t;
-  __device__ __forceinline__ void prefetch(op_t& op, Worker& w, const Coords& x, int count) const { op.prefetch(*this, w, x.v[0], x.v[1]); }
-  __device__ __forceinline__ void run(op_t& op, Worker& w, const Coords& x, int count) const { op.run(*this, w, x.v[0], x.v[1]); }
+  __device__ __forceinline__ void prefetch(op_t& op, Worker& w, const Coords& x, int count) const { op.prefetch(*this, w, x.v[0], x.v[1], count); }
+  __device__ __forceinline__ void run(op_t& op, Worker& w, const Coords& x, int count) const { op.run(*this, w, x.v[0], x.v[1], count); }
 };
 // C4: layers.0.o
 struct C4 {
@@ -283,7 +285,7 @@ struct C4 {
     y.dim0 = s.symbol(0);
   }
   static constexpr bool RUNS = linear_op<C4>::RUNS;
-  static constexpr bool STREAMED = true;
+  static constexpr bool STREAMED = true, AHEAD = false;
   static constexpr int LAST = 1;
   static constexpr bool ENTERS = false;
   static constexpr bool WAITS_VARY = false, NOTIFIES_VARY = false;
@@ -336,7 +338,7 @@ struct C5 {
     y.dim0 = s.symbol(0);
   }
   static constexpr bool RUNS = linear_op<C5>::RUNS;
-  static constexpr bool STREAMED = true;
+  static constexpr bool STREAMED = true, AHEAD = false;
   static constexpr int LAST = 1;
   static constexpr bool ENTERS = false;
   static constexpr bool WAITS_VARY = false, NOTIFIES_VARY = false;
@@ -389,7 +391,7 @@ struct C6 {
     y.dim0 = s.symbol(0);
   }
   static constexpr bool RUNS = linear_op<C6>::RUNS;
-  static constexpr bool STREAMED = true;
+  static constexpr bool STREAMED = true, AHEAD = false;
   static constexpr int LAST = 1;
   static constexpr bool ENTERS = false;
   static constexpr bool WAITS_VARY = false, NOTIFIES_VARY = false;
@@ -445,7 +447,7 @@ struct C7 {
     y.dim0 = s.symbol(1);
   }
   static constexpr bool RUNS = linear_op<C7>::RUNS;
-  static constexpr bool STREAMED = true;
+  static constexpr bool STREAMED = true, AHEAD = false;
   static constexpr int LAST = 1;
   static constexpr bool ENTERS = false;
   static constexpr bool WAITS_VARY = false, NOTIFIES_VARY = false;
@@ -524,7 +526,7 @@ struct C8 {
     top_logprobs.dim0 = s.symbol(2);
   }
   static constexpr bool RUNS = sample_op<C8>::RUNS;
-  static constexpr bool STREAMED = false;
+  static constexpr bool STREAMED = false, AHEAD = false;
   static constexpr int LAST = 0;
   static constexpr bool ENTERS = false;
   static constexpr bool WAITS_VARY = true, NOTIFIES_VARY = false;
