@@ -68,8 +68,8 @@ ROWS = (Row("0.6b", 512, 0.52), Row("1b", 512, 0.63), Row("1.7b", 512, 0.90), Ro
 # what is left out, as changes to the kernel's configuration
 ABLATIONS: dict[str, dict[str, int]] = {
     "no run-ahead": {"no_run_ahead": 1},
-    "112 KB in flight, not 48": {"in_flight": 18},
-    "no limit in flight, of 24 slots": {"slots": 24, "in_flight": 24},
+    "88 KB or more in flight, not 48": {"in_flight": 15},
+    "no limit in flight, of 16 slots": {"slots": 16, "in_flight": 16},
     "one barrier a phase": {"phase_barrier": 1, "announce": 0},
     "counters only": {"announce": 0},
 }
