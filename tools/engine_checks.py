@@ -144,7 +144,9 @@ def run_steps(llm: eventide.LLM, num_steps: int, seed: int, token_budget: int) -
     requests: list[eventide.Request] = []
     found: dict[int, Found] = {}
     most_new = min(400, limits.max_seq_len // 2)
-    mixed, batches, target = 0, Counter[int](), 1
+    # it begins with more short prompts than there are slots for
+    burst = target = limits.max_seqs * 5 // 4
+    mixed, batches = 0, Counter[int]()
     begin = time.perf_counter()
 
     def step() -> None:
@@ -161,7 +163,8 @@ def run_steps(llm: eventide.LLM, num_steps: int, seed: int, token_budget: int) -
             if rng.random() < 0.03:
                 target = int(rng.integers(1, limits.max_seqs * 5 // 4 + 1))  # at times more than there are slots for
             while engine.num_requests < target:
-                requests.append(random_request(rng, len(requests), common, limits.max_seq_len - most_new, most_new))
+                most_prompt = 64 if len(requests) < burst else limits.max_seq_len - most_new
+                requests.append(random_request(rng, len(requests), common, most_prompt, most_new))
                 found[len(requests) - 1] = Found()
                 engine.add(requests[-1])
             step()
