@@ -66,8 +66,16 @@ def whole(name: str, entry: str) -> Plan:
     return compile_plan(program, target.h200(tile_tokens=1), schedule, verify=False)
 
 
+def many(name: str, tokens: int, tight: bool) -> Plan:
+    """Steps of up to `tokens` tokens, with slabs of k."""
+    limits = replace(BIG, max_tokens=tokens, max_rows=tokens, max_seqs=tokens)
+    program = build_decoder(MODELS[name], limits, "bfloat16", splits=4)
+    return compile_plan(program, target.h200(tile_tokens=tokens, tight=tight), verify=False)
+
+
 PLANS: dict[str, Any] = {f"{name} {entry}": (whole, name, entry) for name in MODELS for entry in ("decode", "mixed")}
 PLANS |= {f"{name} per_op": (whole, name, "per_op") for name in ("Llama-3.2-1B", "Qwen3-8B")}
+PLANS["Qwen3-8B 64 tokens"] = (many, "Qwen3-8B", 64, True)
 PLANS["qwen2 mixed per_op"] = (partial(plan_of, schedule="per_op"), config(**SHAPES["qwen2"]))
 PLANS["qwen2 one"] = (plan_of_one, config(**SHAPES["qwen2"]))
 PLANS["qwen2 mixed"] = (plan_of, config(**SHAPES["qwen2"]))

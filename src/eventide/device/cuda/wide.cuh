@@ -52,7 +52,7 @@ struct wide_product {
   static_assert(!A::x_t::polled, "a wide linear's input can't announce itself");
   static_assert(K % 8 == 0, "a linear needs k to be a multiple of 8");
   static_assert(SUMS <= SCRATCH && KEPT >= 1, "the partial sums of a wide linear must fit in the scratch memory");
-  static_assert(sizeof(A) == 0 || SLOTS >= IN_FLIGHT + WARPS, "the ring needs slots for a chunk of every warp beyond those in flight");
+  static_assert(TOKENS < 0 || SLOTS >= IN_FLIGHT + WARPS, "the ring needs slots for a chunk of every warp beyond those in flight");
 
   static constexpr int PANEL = panel_bytes(pad_k(A::w_t::dim1), LAYOUT), MINE = panel_bytes(KP, LAYOUT), SLAB_BYTES = slab_bytes(SLAB, LAYOUT);
 
@@ -94,13 +94,6 @@ struct wide_product {
     float square[G][2];
   };
 
-  // The token in a row of A. Workers turn the rows of a warp differently, and results know nothing of it: so not all of them
-  // ask the L2 cache for the same line at the same time.
-  static __device__ __forceinline__ int token_of(const Worker& w, int row) {
-    constexpr int ROWS = G * 16;
-    return (row & ~(ROWS - 1)) | ((row + w.number() * 8) & (ROWS - 1));
-  }
-
   static __device__ __forceinline__ i64 source_row(const A& a, int token) {
     if constexpr (A::has_rows) return a.rows.data[token];
     return token;
@@ -113,7 +106,7 @@ struct wide_product {
     for (int n = 0; n < G; ++n) {
       #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int t = token_of(w, token0 + n * 16 + half * 8 + g);
+        const int t = token0 + n * 16 + half * 8 + g;
         const bool live = t < tokens;
         const bf16* const row = a.x.data + source_row(a, first + (live ? t : 0)) * STRIDE + k;
         #pragma unroll
@@ -354,9 +347,9 @@ struct wide_product {
             w.release(j, mine.arrivals());
           }
           w.sync();
-          const int token = token_of(w, Owned::row(w));
+          const int token = Owned::token(w);
           if (token < tokens) {
-            if (A::has_norm_weight && last && b == 0 && p0 == 0) scale = scale_of(w, Owned::row(w));
+            if (A::has_norm_weight && last && b == 0 && p0 == 0) scale = scale_of(w, token);
             own.finish(a, w, part, first + token, n + b + p0, some, (width + KW - 1) / KW, round, last, p0, scale);
           }
         }
@@ -394,7 +387,7 @@ struct wide_product {
     static constexpr bool WHOLE = N % (GATED ? 4 : 8) == 0;  // no panel is cut
     uint2 residual[A::has_residual ? EACH : 1];            // asked for before the batch is multiplied
 
-    static __device__ __forceinline__ int row(const Worker& w) { return w.tid % (2 * TOKENS) / 2; }
+    static __device__ __forceinline__ int token(const Worker& w) { return w.tid % (2 * TOKENS) / 2; }
     static __device__ __forceinline__ int half(const Worker& w) { return w.tid & 1; }
     static __device__ __forceinline__ int panel(const Worker& w) { return w.tid / (2 * TOKENS); }
     static __device__ __forceinline__ int col(const Worker& w, int n, int i) { return (n + panel(w) + i * AT_ONCE) * 2 * COLS + half(w) * COLS; }
@@ -404,9 +397,9 @@ struct wide_product {
         #pragma unroll
         for (int i = 0; i < EACH; ++i) {
           residual[i] = make_uint2(0, 0);
-          if (token_of(w, row(w)) >= tokens || panel(w) + i * AT_ONCE >= some) continue;
+          if (token(w) >= tokens || panel(w) + i * AT_ONCE >= some) continue;
           const int c = col(w, n, i);
-          const bf16* const p = a.residual.data + (i64)(first + token_of(w, row(w))) * N + c;
+          const bf16* const p = a.residual.data + (i64)(first + token(w)) * N + c;
           if constexpr (WHOLE && COLS == 4) {
             const float2 v = load_8((const float2*)p);
             residual[i] = make_uint2(__float_as_uint(v.x), __float_as_uint(v.y));
@@ -418,14 +411,14 @@ struct wide_product {
       }
     }
 
-    __device__ __forceinline__ void finish(const A& a, const Worker& w, const float* part, int y_row, int n, int some, int k_parts, int round, bool last, int p0, float scale) const {
+    __device__ __forceinline__ void finish(const A& a, const Worker& w, const float* part, int row, int n, int some, int k_parts, int round, bool last, int p0, float scale) const {
       #pragma unroll
       for (int i = 0; i < EACH; ++i) {
         const int p = panel(w) + i * AT_ONCE;
         if (p >= some) break;
-        const float4* from = (const float4*)(part + p * PART + row(w) * 8) + half(w);
+        const float4* from = (const float4*)(part + p * PART + token(w) * 8) + half(w);
         float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
-        float4* const kept = (float4*)((float*)(w.scratch + SUMS) + ((p0 + p) * TOKENS + row(w)) * 8) + half(w);
+        float4* const kept = (float4*)((float*)(w.scratch + SUMS) + ((p0 + p) * TOKENS + token(w)) * 8) + half(w);
         if (ROUNDS > 1 && round > 0) v = *kept;
         #pragma unroll
         for (int s = 0; s < K_PARTS; ++s) {
@@ -434,7 +427,7 @@ struct wide_product {
           v.x += x.x; v.y += x.y; v.z += x.z; v.w += x.w;
         }
         if (ROUNDS > 1 && !last) { *kept = v; continue; }
-        put_row(a, v, y_row, col(w, n, i), scale, i);
+        put_row(a, v, row, col(w, n, i), scale, i);
       }
     }
 
