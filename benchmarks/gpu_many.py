@@ -1,0 +1,82 @@
+"""Steps of many tokens on a GPU: a prompt of 512 tokens, and batches that decode, of a random model of a real shape.
+
+    python benchmarks/gpu_many.py --model 8b --tokens 64,32,16 --batches 64,32,16,8
+
+One kernel for each number of `--tokens` that a pass over the weights serves; every figure is the median of `--rounds`
+launches by the GPU's own clock. A prompt is one launch, a batch one launch of 16 steps at `--context`. `--tight` holds
+weights in 12 bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from statistics import median
+
+from gpu_decode import MODELS, config_of, fill
+
+from eventide import target
+from eventide.backends.cuda.kernel import CudaKernel
+from eventide.engine.steps import Chunk, Step, make_step
+from eventide.models.decoder import Limits, build_decoder
+from eventide.passes.pipeline import compile_plan
+
+STEPS = 16
+PROMPT = 512
+
+
+def milliseconds(kernel: CudaKernel, steps: list[Step], rounds: int) -> float:
+    found = []
+    for _ in range(rounds + 1):
+        kernel.run(steps, large=False)
+        found.append(kernel.milliseconds)
+    return median(found[1:])
+
+
+def measure(args: argparse.Namespace, tokens: int) -> dict[str, object]:
+    config = config_of(args.model)
+    longest = max(args.context + STEPS, PROMPT)
+    limits = Limits(max_tokens=tokens, max_rows=tokens, max_seqs=tokens, max_seq_len=-(-longest // 64) * 64)
+    program = build_decoder(config, limits, "bfloat16", splits=args.splits)
+    kernel = CudaKernel(compile_plan(program, target.h200(tile_tokens=tokens, tight=args.tight), verify=False))
+    fill(kernel, config, limits)
+    together = max(1, 16 * config.num_kv_heads // config.num_heads)  # queries of one attention task
+    ends = range(tokens, PROMPT + tokens, tokens)
+    prompt = [
+        make_step(limits, [Chunk(0, e - tokens, tokens, rows="last" if e == PROMPT else "none", sample=e == PROMPT)], together)
+        for e in ends
+    ]
+    found: dict[str, object] = {"tokens": tokens, "tight": args.tight}
+    found[f"prompt of {PROMPT}"] = milliseconds(kernel, prompt, args.rounds)
+    for n in (n for n in args.batches if n <= tokens):
+        steps = [make_step(limits, [Chunk(s, args.context + i, 1) for s in range(n)], together) for i in range(STEPS)]
+        found[f"batch {n}"] = milliseconds(kernel, steps, args.rounds) / STEPS
+    found |= kernel.binary.resources
+    kernel.close()
+    kernel.memory.close()
+    return found
+
+
+def numbers(text: str) -> list[int]:
+    return [int(n) for n in text.split(",")]
+
+
+def main(argv: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--model", choices=MODELS, default="8b")
+    p.add_argument("--tokens", type=numbers, default=[64, 32, 16], help="of a pass over the weights: 16, 32 or 64")
+    p.add_argument("--batches", type=numbers, default=[64, 32, 16, 8])
+    p.add_argument("--context", type=int, default=512)
+    p.add_argument("--splits", type=int, default=4, help="slabs of k at most")
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--tight", action="store_true")
+    args = p.parse_args(argv)
+    for tokens in args.tokens:
+        found = measure(args, tokens)
+        print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in found.items()}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
