@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventide import target
 from eventide.errors import PlanError, ProgramError
 from eventide.ir.expr import evaluate
 from eventide.ir.nodes import Plan, Schedule, Segment
@@ -18,13 +19,30 @@ from eventide.schedule import schedule
 from tests.programs import SMALL_CPU, decoder, mlp
 
 
-@given(st.integers(1, 20), st.integers(0, 70), st.integers(-5, 40), st.sampled_from(["block", "cyclic"]))
+@given(st.integers(1, 20), st.integers(0, 70), st.integers(-5, 40), st.sampled_from(["block", "even", "cyclic"]))
 def test_every_task_has_one_worker(workers: int, tasks: int, rotate: int, distribution: str) -> None:
     segment = Segment("g", distribution)  # type: ignore[arg-type]
     shares = [list(segment.tasks(w, workers, tasks, rotate)) for w in range(workers)]
     assert sorted(t for share in shares for t in share) == list(range(tasks))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert all(share == sorted(share) for share in shares)
+
+
+def test_no_share_of_slabs_spans_two() -> None:
+    """Two slabs of 17 tiles on 6 workers: three workers have one slab each, whatever the rotation."""
+    p = Program("slabs")
+    x, w = p.input("x", (p.symbol("num_tokens", 1, 16), 1024), "bfloat16"), p.weight("w", (8 * 17, 1024), "bfloat16")
+    p.output(p.call("linear_part", x=x, w=w, splits=2, name="part"), "sums")
+    plan = compile_plan(p, replace(target.h200(tile_tokens=16), num_workers=6))
+    assert plan.schedule is not None
+    (segment,) = plan.schedule.segments
+    assert segment.distribution == "even"
+    for rotate in range(6):
+        for worker in range(6):
+            share = segment.tasks(worker, 6, 34, rotate)
+            assert len(share) in (5, 6) and len({t // 17 for t in share}) == 1
+    block = Segment("part")
+    assert any(len({t // 17 for t in block.tasks(w, 6, 34, 0)}) == 2 for w in range(6))
 
 
 def test_remainders_rotate() -> None:
