@@ -5,7 +5,8 @@
 A region that several tasks of a grid read (a row of activations, a panel of weights for two tiles of tokens) counts
 once: it comes from memory once and from a cache then. Regions are declared no smaller than what a task touches; where
 a whole table is declared because the task looks rows up in it (embeddings, RoPE, token histories), at most as many
-bytes as the task writes are counted.
+bytes as the task writes are counted. Weights count as the plan's layout says: a CPU's plan says two bytes for a bfloat16 one,
+also where the workers hold it in 12 bits.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from ..ir.nodes import Access, Plan, Span, TaskGrid
 from ..ops.registry import get_op
 
 __all__ = ["Traffic", "traffic"]
+
+TIGHT_SLAB = 6208  # bytes of 4,096 weights in 12 bits, see device/cuda/weights.cuh
 
 
 @dataclass(frozen=True)
@@ -88,4 +91,5 @@ def _bytes(view: StepView, grid: TaskGrid, access: Access, coords: npt.NDArray[n
         return len(coords) * itemsize(view.plan.tensors[access.tensor].dtype)
     _, first = np.unique(np.stack(columns, axis=1), axis=0, return_index=True)
     elements = int(np.prod(np.stack(lengths, axis=1)[first], axis=1).sum())
-    return elements * itemsize(view.plan.tensors[access.tensor].dtype)
+    tensor = view.plan.tensors[access.tensor]
+    return elements * TIGHT_SLAB // 4096 if tensor.layout.startswith("tight") else elements * itemsize(tensor.dtype)
