@@ -8,6 +8,7 @@ is a hand-over between cores. Prints nanoseconds per grid, the best of many laun
 
 from __future__ import annotations
 
+import argparse
 import time
 
 import numpy as np
@@ -42,6 +43,7 @@ def best_step_ns(length: int, workers: int, schedule: str) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for workers in (1, 2):
         for schedule in ("static", "per_op"):
             short, long = (best_step_ns(n, workers, schedule) for n in (20, 120))

@@ -147,6 +147,8 @@ def test_bad_requests_concern_nobody_else(llm: eventide.LLM) -> None:
         engine.add(Request("large", [5] * 60, SamplingParams(max_new_tokens=30)))
     with pytest.raises(UsageError, match="several prompts"):
         engine.add(Request("two", [[5], [6]]))  # type: ignore[list-item]
+    with pytest.raises(UsageError, match=r"add takes an eventide\.Request, .* got 'a prompt'"):
+        engine.add("a prompt")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="id must be hashable, such as a number or a string, got \\['a'\\]"):
         engine.add(Request(["a"], [5]))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"priority must be an integer .* got 'high'"):

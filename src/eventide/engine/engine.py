@@ -101,6 +101,8 @@ class Engine:
     def add(self, request: Request) -> None:
         """Accepts a request. What is wrong with it is raised here (`PromptError`, `SamplingError`, `UsageError`,
         `OutOfMemoryError`) and concerns no other."""
+        if not isinstance(request, Request):
+            raise UsageError(f"add takes an eventide.Request, such as Request('a', 'Once upon a time'), got {request!r}")
         try:
             known = request.id in self._live
         except TypeError:
