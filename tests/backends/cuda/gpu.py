@@ -28,6 +28,7 @@ H200 = replace(target.h200(), tight_bytes=0)
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen3": {},
     "llama": {"head_dim": 64, "num_heads": 16, "num_kv_heads": 4, "qk_norm": False, "tie_word_embeddings": False},
+    "long": {"intermediate_size": 16712},  # an input that isn't staged, of one token neither
     "narrow": {"hidden_size": 320, "vocab_size": 4001},  # panels of less than a chunk, several a worker
     "qwen2": {"head_dim": 128, "num_heads": 4, "num_kv_heads": 1, "qk_norm": False, "qkv_bias": True},
 }

@@ -78,6 +78,7 @@ PLANS |= {f"{name} per_op": (whole, name, "per_op") for name in ("Llama-3.2-1B",
 PLANS["Qwen3-8B 64 tokens"] = (many, "Qwen3-8B", 64, True)
 PLANS["qwen2 mixed per_op"] = (partial(plan_of, schedule="per_op"), config(**SHAPES["qwen2"]))
 PLANS["qwen2 one"] = (plan_of_one, config(**SHAPES["qwen2"]))
+PLANS["long one"] = (plan_of_one, config(**SHAPES["long"]))
 PLANS["qwen2 mixed"] = (plan_of, config(**SHAPES["qwen2"]))
 
 

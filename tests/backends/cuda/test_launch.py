@@ -16,6 +16,7 @@ from eventide.backends.cuda.layout import lay_out
 from eventide.engine.steps import Chunk, Step, decode_steps, decode_tables, default_block_table, split_tables
 from eventide.errors import ProgramError
 from eventide.models.decoder import build_decoder
+from eventide.ops.program import Program
 from eventide.passes.pipeline import compile_plan
 from tests.backends.cuda.gpu import LIMITS, config, plan_of, prompt_steps
 
@@ -122,3 +123,18 @@ def test_decode_tables_of_pages_that_are_shared() -> None:
     assert packed.symbols.shape == (20, len(plan.symbols))
     with pytest.raises(ProgramError, match="'block_table' breaks its invariant 'single': 7, which is written"):
         packer.loop(symbols, {**inputs, "pos": inputs["pos"] - 6}, 20, stacked - {"slot"})
+
+
+def test_what_is_staged_can_be_read_there() -> None:
+    """Tables and small numbers go to shared memory; norms don't, which some operators copy from global memory."""
+    p = Program("given norms")
+    t = p.symbol("num_tokens", 1, 8)
+    x, norm = p.input("x", (t, 64), "bfloat16"), p.input("norm", (64,), "bfloat16")
+    h = p.call("rms_norm", x=x, w=norm, eps=1e-6, name="h")
+    p.output(p.call("linear", x=h, w=p.weight("w", (16, 64), "bfloat16"), name="y"), "out")
+    layout = lay_out(compile_plan(p, target.h200()))
+    assert layout.staged_bytes == 0 and set(layout.input_offsets) == {"x", "norm"}
+    plan = compile_plan(build_decoder(config(), LIMITS, "bfloat16"), target.h200())
+    layout = lay_out(plan)
+    staged = {name for name, at in layout.input_offsets.items() if at < layout.staged_bytes}
+    assert {"pos", "block_table", "temperature"} <= staged

@@ -4,8 +4,7 @@ Inputs of one step are one block of bytes, at offsets made for the largest shape
 step, so nothing is copied between steps. Small inputs come first, as many as `STAGED_LIMIT` bytes hold: every worker copies
 those to its shared memory when a step begins. Inputs larger than `LARGE_INPUT` bytes (a block table) are a block of their
 own, of which a launch needs only one where all steps have the same. Small outputs likewise, in memory of the host that the
-kernel writes to;
-outputs larger than `SMALL_OUTPUT` bytes stay on the GPU, one buffer for all steps.
+kernel writes to; outputs larger than `SMALL_OUTPUT` bytes stay on the GPU, one buffer for all steps.
 """
 
 from __future__ import annotations
@@ -101,9 +100,10 @@ class Layout:
 def lay_out(plan: Plan, announced: Collection[str] = ()) -> Layout:
     inputs, tables, outputs, cells = {}, {}, {}, {}
     at = staged = table = out = cell = 0
-    # operands of two dimensions are read with instructions that want global memory, unless they are tables
+    # operands of two dimensions, and norms, are read with instructions that want global memory, unless they are tables
     inputs_of = [t for t in plan.tensors.values() if t.role == "input"]
-    given = sorted((t.ndim > 1 and t.dtype not in TABLES, _up(nbytes(plan, t), 16), t.name) for t in inputs_of)
+    stays = {t.name: t.dtype not in TABLES and (t.ndim > 1 or t.dtype == "bfloat16") for t in inputs_of}
+    given = sorted((stays[t.name], _up(nbytes(plan, t), 16), t.name) for t in inputs_of)
     for wide, size, name in given:
         if size > LARGE_INPUT:
             tables[name] = table

@@ -45,7 +45,7 @@ extern "C" __global__ void pack_tight8(const u16* src, u8* dst, int first, int s
     const int blocks = min(kp - slab * SLAB, SLAB) / BLOCK;
     u8* const at = dst + (i64)(n >> 3) * panel_bytes(kp, TIGHT8) + (i64)slab * slab_bytes(SLAB, TIGHT8);
     u32* const list = (u32*)(at + blocks * TIGHT_BLOCK_BYTES + 8);
-    if (top > 238 && lane == 0) atomicAdd(lost, 1u);  // its scale is no float32; infinities and NaNs among them
+    if (top > 237 && lane == 0) atomicAdd(lost, 1u);  // its scale or the inverse is no float32; infinities and NaNs among them
     top = empty ? 0 : max(top, 16);
     if (lane == 0) ((u8*)list)[g - 8] = (u8)top;
     u32 odd = 0;  // weights that go to the list

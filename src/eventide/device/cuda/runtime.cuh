@@ -3,7 +3,7 @@
 // One block of 384 threads a multiprocessor. Warps 0..7 run tasks (the consumers). Warp 8 is the loader: it walks the
 // same shares of the same grids ahead of the consumers and copies the operands that depend on nothing (weights) into a
 // ring of slots in shared memory, in the order in which they will be used, with a limit on the bytes in flight.
-// Chunk i of the worker's stream lands in slot i % SLOTS and is consumed by warp i % 8.
+// Chunk i of the worker's stream lands in slot i % SLOTS and is consumed by warp i % 8; of wide products, by several (wide.cuh).
 //
 // Every wait is bounded: a wait longer than `spin_limit` nanoseconds writes what it waited for into the status record and
 // raises the abort flag, on which every other wait of the grid gives up too.
@@ -15,7 +15,7 @@ struct bf16 { unsigned short bits; };  // of our own: NVRTC finds no toolkit hea
 
 constexpr int WARPS = 8;                 // consumer warps
 constexpr int CONSUMERS = WARPS * 32;    // consumer threads
-constexpr int THREADS = CONSUMERS + 128; // and the loader's warpgroup, of which one thread works
+constexpr int THREADS = CONSUMERS + 128; // and the loader's warpgroup, of which LANES threads work
 constexpr int LANES = 2;                 // of the loader's warp
 constexpr u32 LANES_MASK = (1u << LANES) - 1;
 constexpr int RING = (SLOTS * SLOT + 127) / 128 * 128;  // bytes of the ring

@@ -160,7 +160,7 @@ struct linear_narrow_op {
     }
     auto x_of = [&](int i) {
       if constexpr (STAGED) return *(const uint4*)(xp + i * 64);
-      const bool there = g < tokens && (K % BLOCK == 0 || k0 + i * 32 < K);
+      const bool there = g < (DOT ? 2 : tokens) && (K % BLOCK == 0 || k0 + i * 32 + (DOT ? (g & 1) * 64 : 0) < K);
       return there ? load_16(xp + i * 64) : make_uint4(0, 0, 0, 0);
     };
     float acc[4][4] = {}, c[2];
@@ -219,7 +219,8 @@ struct linear_narrow_op {
     i64 first_at = 0;
     float residual = 0.f;  // of this thread's first result: loaded beside x, not after the product
     if constexpr (A::has_residual) {
-      const int width = ev_min(PANELS, count) * 8, t = row_of(w.tid, width), col = n * 8 + w.tid - t * width;
+      constexpr int COLS = GATED ? 4 : 8;
+      const int width = ev_min(PANELS, count) * COLS, t = row_of(w.tid, width), col = n * COLS + w.tid - t * width;
       settle_first = t < tokens && col < A::y_t::dim1;
       first_at = (i64)(first + t) * A::y_t::dim1 + col;
       if (settle_first) residual = to_float(bf16{load_2(a.residual.data + first_at)});
