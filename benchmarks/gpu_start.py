@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu_decode import HERE, config_of, versions
+from gpu_decode import HERE, MODELS, config_of, versions
 
 CHILD = """
 import json, sys, time
@@ -110,7 +110,7 @@ def run(folder: Path, cache: str, prompt_len: int, tokens: int) -> dict[str, Any
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--folder", type=Path, required=True, help="where the checkpoint stands, or is written")
-    p.add_argument("--model", default="8b")
+    p.add_argument("--model", default="8b", choices=MODELS)
     p.add_argument("--prompt", type=int, default=512, help="tokens of the prompts (512)")
     p.add_argument("--tokens", type=int, default=3000, help="tokens of the generation (3000)")
     p.add_argument("--commit", help="the commit to note, where there is no git")
