@@ -12,8 +12,8 @@ class Target:
     kind: "cpu" or "cuda". num_workers: persistent workers (threads, or one block per multiprocessor). tile_rows: rows
     of a weight panel. tile_tokens: tokens one task handles at most. tile_queries: query tokens of one attention task.
     split_kv: positions one attention task covers (0: the whole context in one task). tight: whether bfloat16 weights stand in
-    12 bits, without loss (a weight that doesn't fit stays as it is). tight_bytes: where half of the weights are smaller than so
-    many bytes, those that are stay as they are.
+    12 bits, without loss; binding one that doesn't fit raises LooseWeightsError, and the engine makes its plans again with
+    that one as it is. tight_bytes: where half of the weights are smaller than so many bytes, those that are stay as they are.
     """
 
     kind: str

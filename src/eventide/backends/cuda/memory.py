@@ -107,8 +107,9 @@ class CudaMemory:
         self.check_fit()
 
     def bind_rows(self, t: Tensor, array: Array, first: int, step: int, *, last: bool) -> None:
-        """Copies rows `first`, `first + step`, ... of a weight; `last` says that it is complete with them. The array has been
-        read when this returns; the GPU may still be at work."""
+        """Copies rows `first`, `first + step`, ... of a weight; `last` says that it is complete with them. Row 0 comes with
+        the first of a weight's pieces, which clears what stood there. The array has been read when this returns; the GPU may
+        still be at work."""
         d, held = self.device, self._held[t.name]
         shape = held.agrees[2]
         if array.dtype != to_numpy(t.dtype) or array.shape[1:] != shape[1:] or first + (len(array) - 1) * step >= shape[0]:

@@ -424,7 +424,7 @@ struct Loader {
   }
 #if EV_NO_RUN_AHEAD
   __device__ __forceinline__ void wait_for_events() {
-    while ((int)(block->begun - runs) <= 0 && block->quit != 1) {}
+    while ((int)(block->begun - runs) <= 0 && block->quit == 0) {}
     ++runs;
   }
 #endif

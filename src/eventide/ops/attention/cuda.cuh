@@ -3,9 +3,10 @@
 // `attention_matrix_op`, on tensor cores, for head sizes of whole 32 and at most 16 query heads a KV head: a task's queries
 // are rows of A, TOGETHER tokens times the group's heads, 16 rows at most. A run of tasks is consecutive KV heads, which share
 // the warps: 8, 4, 2 or 1 for each. Every warp walks positions of its own, 16 at a time, with a maximum, sum and weighted values
-// of its own (online softmax, Milakov and Gimelshein, 2018): so no barrier stands inside the walk. Keys go from memory to registers in the order of mma's B fragments (lane (g, q) holds dimensions
-// 8q + 32i .. + 7 of positions g and g + 8, and of queries g and g + 8: a permutation of the dimensions that the product
-// doesn't see), values to shared memory, which ldmatrix transposes; those of the next 16 positions are under way meanwhile.
+// of its own (online softmax, Milakov and Gimelshein, 2018): so no barrier stands inside the walk. Keys go from memory to
+// registers in the order of mma's B fragments (lane (g, q) holds dimensions 8q + 32i .. + 7 of positions g and g + 8, and of
+// queries g and g + 8: a permutation of the dimensions that the product doesn't see), values to shared memory,
+// which ldmatrix transposes; those of the next 16 positions are under way meanwhile.
 // The scores' accumulators are the A fragments of the second product. At the end the warps' sums are joined in their order.
 //
 //     4 query heads a KV head, a tile of 4 tokens at positions 100 .. 103: row 4t + h is head h of token t, and sees

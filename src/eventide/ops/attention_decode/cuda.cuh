@@ -7,9 +7,8 @@
 // values of its share of the dimensions, which ldmatrix transposes on the way.
 //
 // The first span is fetched before the task's dependencies are there: the past was written in earlier steps. By then the
-// loader has had it brought into L2. Row GROUP of
-// the queries is the token's own key, so one pass normalises and rotates both. The code is kept short on purpose: it runs
-// once a layer, and instructions come from as far as data.
+// loader has had it brought into L2. Row GROUP of the queries is the token's own key, so one pass normalises and rotates
+// both. The code is kept short on purpose: it runs once a layer, and instructions come from as far as data.
 #pragma once
 
 namespace ev {
