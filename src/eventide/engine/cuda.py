@@ -168,10 +168,18 @@ def _compile(loaded: Loaded, schedule: str, loose: Collection[str]) -> CudaRunne
         size = _Size(TILE, max(TILE, loaded.limits.max_seqs))
         chosen = [*(pair for pair in chosen if pair[0].decode), (size, plan_of(size))]
     kernels: dict[_Size, CudaKernel] = {}
-    for size, plan in chosen:
-        first = next(iter(kernels.values()), None)
-        kernels[size] = CudaKernel(plan, device=device) if first is None else CudaKernel(plan, memory=first.memory)
-    return CudaRunner(kernels, loaded.limits)
+    try:
+        for size, plan in chosen:
+            first = next(iter(kernels.values()), None)
+            kernels[size] = CudaKernel(plan, device=device) if first is None else CudaKernel(plan, memory=first.memory)
+        return CudaRunner(kernels, loaded.limits)
+    except BaseException:
+        with suppress(EventideError):
+            for kernel in kernels.values():
+                kernel.close()
+            if kernels:
+                next(iter(kernels.values())).memory.close()
+        raise
 
 
 class _Found(dict[str, Array]):

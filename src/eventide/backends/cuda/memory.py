@@ -180,12 +180,14 @@ class CudaMemory:
                 self._staging = None
 
     def close(self) -> None:
-        with suppress(LooseWeightsError):
-            self.end_loading()
-        for held in self._held.values():
-            self.device.free(held.address)
-        self._held.clear()
-        self.bound.clear()
+        try:
+            with suppress(LooseWeightsError):
+                self.end_loading()
+        finally:
+            for held in self._held.values():
+                self.device.free(held.address)
+            self._held.clear()
+            self.bound.clear()
 
 
 class _Staging:
