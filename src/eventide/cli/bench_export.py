@@ -104,8 +104,8 @@ def _of_model(model: str, args: argparse.Namespace) -> Iterator[Exported]:
         max_tokens=max(*prompts, *batches), max_rows=most, max_seqs=most, max_seq_len=-(-longest // 64) * 64
     )
     target = {"cpu": cpu(1), "cuda": h200(tight=False)}.get(args.tasks)
-    for decode in (True, False):
-        program = build_decoder(config, limits, args.dtype, decode=decode)
+    for decode, slabs in ((True, 0), (False, 0), (False, 4)):  # the last as a GPU has it for many tokens
+        program = build_decoder(config, limits, args.dtype, decode=decode, splits=slabs)
         steps = []
         for batch in batches:
             chunks = [Chunk(seq, args.context, 1) for seq in range(batch)]
