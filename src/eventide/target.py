@@ -26,6 +26,10 @@ class Target:
     tight: bool = False
     tight_bytes: int = 16 << 20
 
+    def weight_layout(self, dtype: str) -> str:
+        """The layout of a weight that matrix products stream."""
+        return f"{'tight' if self.tight and dtype == 'bfloat16' else 'panel'}{self.tile_rows}.{self.kind}"
+
     @property
     def name(self) -> str:
         return f"{self.kind}{'-' + self.arch if self.arch else ''} x{self.num_workers}"

@@ -175,10 +175,8 @@ def _compile(loaded: Loaded, schedule: str, loose: Collection[str]) -> CudaRunne
         return CudaRunner(kernels, loaded.limits)
     except BaseException:
         with suppress(EventideError):
-            for kernel in kernels.values():
-                kernel.close()
             if kernels:
-                next(iter(kernels.values())).memory.close()
+                CudaRunner(kernels, loaded.limits).close()
         raise
 
 

@@ -12,13 +12,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from math import prod
 from statistics import median
 from typing import Any
 
 from ..dtypes import itemsize
 from ..errors import ProgramError
-from ..ir.expr import Var, evaluate
+from ..ir.expr import Var, bounds, product
 from ..ir.nodes import Access, Edge, Plan, TaskGrid, Tensor
 from ..ops.declaration import Call
 from ..ops.program import OpCall, Program
@@ -45,15 +44,12 @@ def tile(program: Program, target: Target) -> Plan:
 def _loosen(tensors: dict[str, Tensor], target: Target) -> None:
     """Where most weights are small, the small ones stand as they are: tasks so short wait for each other and not for the memory,
     and 12 bits take longer to read."""
-    sizes = {n: _nbytes(t) for n, t in tensors.items() if t.layout.startswith("tight")}
+    tight = {n: t for n, t in tensors.items() if t.layout.startswith("tight")}
+    sizes = {n: bounds(product(t.shape), {})[1] * itemsize(t.dtype) for n, t in tight.items()}
     if sizes and median(sizes.values()) < target.tight_bytes:
         for name, size in sizes.items():
             if size < target.tight_bytes:
-                tensors[name] = replace(tensors[name], layout=tensors[name].layout.replace("tight", "panel"))
-
-
-def _nbytes(t: Tensor) -> int:
-    return prod(int(evaluate(e, {})) for e in t.shape) * itemsize(t.dtype)
+                tensors[name] = replace(tight[name], layout=tight[name].layout.replace("tight", "panel"))
 
 
 def _grid(call: OpCall, program: Program, tensors: dict[str, Tensor], target: Target) -> TaskGrid:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..backends.cuda.layout import SLAB, TIGHT, slab_bytes
 from ..dtypes import itemsize
 from ..ir.expr import evaluate
 from ..ir.instance import StepView
@@ -25,8 +26,6 @@ from ..ir.nodes import Access, Plan, Span, TaskGrid
 from ..ops.registry import get_op
 
 __all__ = ["Traffic", "traffic"]
-
-TIGHT_SLAB = 6208  # bytes of 4,096 weights in 12 bits, see device/cuda/weights.cuh
 
 
 @dataclass(frozen=True)
@@ -92,4 +91,4 @@ def _bytes(view: StepView, grid: TaskGrid, access: Access, coords: npt.NDArray[n
     _, first = np.unique(np.stack(columns, axis=1), axis=0, return_index=True)
     elements = int(np.prod(np.stack(lengths, axis=1)[first], axis=1).sum())
     tensor = view.plan.tensors[access.tensor]
-    return elements * TIGHT_SLAB // 4096 if tensor.layout.startswith("tight") else elements * itemsize(tensor.dtype)
+    return elements * slab_bytes(TIGHT) // (8 * SLAB) if tensor.layout == TIGHT else elements * itemsize(tensor.dtype)

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from eventide.backends.cuda.codegen import DEVICE
+from eventide.backends.cuda.codegen import device_source
 from eventide.backends.cuda.layout import (
     BLOCK,
     BLOCK_BYTES,
@@ -132,5 +132,4 @@ def test_a_plan_without_some_tight_weights() -> None:
 
 
 def test_packing_compiles() -> None:
-    source = "\n".join((DEVICE / name).read_text() for name in ("ptx.cuh", "weights.cuh", "pack.cuh"))
-    assert compile_source(source.replace("#pragma once\n", "")).resources["spill_bytes"] == 0
+    assert compile_source(device_source("ptx.cuh", "weights.cuh", "pack.cuh")).resources["spill_bytes"] == 0

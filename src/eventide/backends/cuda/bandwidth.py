@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 
 from ...errors import OutOfMemoryError
-from .codegen import DEVICE
+from .codegen import device_source
 from .driver import Device
 from .nvrtc import compile_source
 
@@ -29,7 +29,7 @@ def measure_read_bandwidth(device: Device, passes: int = 8) -> float:
     if nbytes < _SMALLEST:
         free = f"{2 * nbytes / 2**30:.2f}"
         raise OutOfMemoryError(f"measuring how fast {device.name} reads needs 1 GiB of free memory, and {free} are free")
-    text = "\n".join((DEVICE / name).read_text().replace("#pragma once\n", "") for name in ("ptx.cuh", "read.cuh"))
+    text = device_source("ptx.cuh", "read.cuh")
     module, function = device.load(compile_source(text).cubin, "read_all")
     device.shared_memory(function, _SLOTS * _CHUNK)
     buffer = device.allocate(nbytes, "the read test")

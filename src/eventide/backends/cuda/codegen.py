@@ -178,6 +178,11 @@ class _Generator:
         return parts
 
 
+def device_source(*names: str) -> str:
+    """Files of device/cuda as one text, for kernels of their own."""
+    return "\n".join((DEVICE / name).read_text().replace("#pragma once\n", "") for name in names)
+
+
 def wide(plan: Plan) -> bool:
     """Whether several warps share what streams: with more than 8 tokens a task."""
     return any(

@@ -25,7 +25,7 @@ import numpy as np
 from ...dtypes import to_numpy
 from ...errors import DeviceError, ProgramError, TensorError
 from ...ir.nodes import Plan, Tensor
-from .codegen import DEVICE
+from .codegen import device_source
 from .driver import Device, check_room
 from .layout import TIGHT, max_value_const, nbytes, packed_bytes
 from .nvrtc import compile_source
@@ -195,8 +195,7 @@ class _Staging:
 
     def __init__(self, device: Device) -> None:
         self._device = d = device
-        source = "\n".join((DEVICE / name).read_text() for name in ("ptx.cuh", "weights.cuh", "pack.cuh"))
-        cubin = compile_source(source.replace("#pragma once\n", "")).cubin
+        cubin = compile_source(device_source("ptx.cuh", "weights.cuh", "pack.cuh")).cubin
         self._module, self.pack_panel = d.load(cubin, "pack_panel8")
         self.pack_tight = d.get(self._module, "pack_tight8")
         self.lost = d.allocate(COUNTS * 4, "counts of weights")

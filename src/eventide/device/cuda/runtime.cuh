@@ -11,6 +11,12 @@
 
 namespace ev {
 
+// one of two types, of which the other need not be one that compiles
+template <bool FIRST, class A, class B>
+struct either { typedef A type; };
+template <class A, class B>
+struct either<false, A, B> { typedef B type; };
+
 struct bf16 { unsigned short bits; };  // of our own: NVRTC finds no toolkit headers on a user's machine
 
 constexpr int WARPS = 8;                 // consumer warps

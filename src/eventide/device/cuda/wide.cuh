@@ -28,7 +28,6 @@ namespace ev {
 
 template <class A, int K>
 struct wide_product {
-  static constexpr bool RUNS = true, WHOLE_CHUNKS = true;
   static constexpr int LAYOUT = A::w_t::layout;
   static constexpr bool TIGHT = LAYOUT == TIGHT8, GATED = A::activation == 1;
   static constexpr int KP = pad_k(K), N = A::y_t::dim1, STRIDE = A::x_t::dim1;

@@ -311,11 +311,7 @@ struct attention_plain_op : Stateless {
   }
 };
 
-template <bool MATRIX, class A>
-struct attention_choice { typedef attention_plain_op<A> type; };
 template <class A>
-struct attention_choice<true, A> { typedef attention_matrix_op<A> type; };
-template <class A>
-struct attention_op : attention_choice<(A::head_dim % 32 == 0 && A::num_heads <= 16 * A::num_kv_heads), A>::type {};
+struct attention_op : either<(A::head_dim % 32 == 0 && A::num_heads <= 16 * A::num_kv_heads), attention_matrix_op<A>, attention_plain_op<A>>::type {};
 
 }  // namespace ev

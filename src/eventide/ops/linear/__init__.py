@@ -41,13 +41,11 @@ def tile(call, target):  # type: ignore[no-untyped-def]
         regions["bias"] = (w_rows,)
     if "residual" in call:
         regions["residual"] = (m.span, cols.span)
-    tight = target.tight and call["w"].dtype == "bfloat16"
-    layout = f"{'tight' if tight else 'panel'}{target.tile_rows}.{target.kind}"
     return Tiling(
         axes=[m.axis, cols.axis],
         regions=regions,
         attrs={"tile_m": target.tile_tokens, "tile_n": target.tile_rows},
-        layouts={"w": layout},
+        layouts={"w": target.weight_layout(call["w"].dtype)},
     )
 
 

@@ -30,6 +30,7 @@ struct linear_narrow_op {
   static constexpr int PANEL_PART = SLABS * TOKENS * 32;     // bytes of partial sums of one panel
   static constexpr int PANELS = (SCRATCH - PART) / PANEL_PART;
   static constexpr bool GATED = A::activation == 1;
+  static constexpr int COLS = GATED ? 4 : 8;                 // columns of y in a panel
   static constexpr bool WHOLE_CHUNKS = KP % SLAB == 0;  // else panels are streamed one by one: no chunk holds parts of two
   static_assert(TOKENS <= 8, "a linear task holds at most 8 tokens");
   static_assert(K % 8 == 0, "a linear needs k to be a multiple of 8");
@@ -86,15 +87,13 @@ struct linear_narrow_op {
         if (k >= KP) break;
         uint4 v = got[piece];
         if constexpr (A::has_norm_weight) {
-          {
-            u32* x = &v.x;
-            const u32* s = &norm[piece].x;
-            #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-              float lo = low_half(x[i]), hi = high_half(x[i]);
-              square += lo * lo + hi * hi;
-              x[i] = pack_halves(lo * low_half(s[i]), hi * high_half(s[i]));
-            }
+          u32* x = &v.x;
+          const u32* s = &norm[piece].x;
+          #pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            float lo = low_half(x[i]), hi = high_half(x[i]);
+            square += lo * lo + hi * hi;
+            x[i] = pack_halves(lo * low_half(s[i]), hi * high_half(s[i]));
           }
         }
         *(uint4*)(w.scratch + t * XS + k * 2) = v;
@@ -219,7 +218,6 @@ struct linear_narrow_op {
     i64 first_at = 0;
     float residual = 0.f;  // of this thread's first result: loaded beside x, not after the product
     if constexpr (A::has_residual) {
-      constexpr int COLS = GATED ? 4 : 8;
       const int width = ev_min(PANELS, count) * COLS, t = row_of(w.tid, width), col = n * COLS + w.tid - t * width;
       settle_first = t < tokens && col < A::y_t::dim1;
       first_at = (i64)(first + t) * A::y_t::dim1 + col;
@@ -267,7 +265,6 @@ struct linear_narrow_op {
   }
 
   static __device__ __forceinline__ void finish(const A& a, const Worker& w, const float* part, int n, int panels, int first, int tokens, bool ahead, float residual) {
-    constexpr int COLS = GATED ? 4 : 8;  // columns of y in a panel
     const int per_token = panels * COLS;
     #pragma unroll 1
     for (int i = w.tid; i < per_token * tokens; i += CONSUMERS) {
@@ -302,11 +299,7 @@ struct linear_wide_op {
   __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) { product.run(a, w, m, n, count); }
 };
 
-template <bool WIDE, class A>
-struct linear_choice { typedef linear_narrow_op<A> type; };
 template <class A>
-struct linear_choice<true, A> { typedef linear_wide_op<A> type; };
-template <class A>
-struct linear_op : linear_choice<(A::tile_m > 8), A>::type {};
+struct linear_op : either<(A::tile_m > 8), linear_wide_op<A>, linear_narrow_op<A>>::type {};
 
 }  // namespace ev

@@ -34,10 +34,11 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     m, s, cols = tiled("m", target.tile_tokens, tokens), tiled("s", 1, splits), tiled("n", target.tile_rows, n)
     k = s.scaled(slab)
     regions = {"x": (m.span, k), "w": (cols.span, k), "part": (s.span, m.span, cols.span)}
-    tight = target.tight and call["w"].dtype == "bfloat16"
-    layout = f"{'tight' if tight else 'panel'}{target.tile_rows}.{target.kind}"
     return Tiling(
-        axes=[m.axis, s.axis, cols.axis], regions=regions, attrs={"tile_m": target.tile_tokens}, layouts={"w": layout}
+        axes=[m.axis, s.axis, cols.axis],
+        regions=regions,
+        attrs={"tile_m": target.tile_tokens},
+        layouts={"w": target.weight_layout(call["w"].dtype)},
     )
 
 
