@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+TILES = "tiles.cuda"  # the layout of activations that wide products of a GPU read, see device/cuda/tiles.cuh
+WIDE_ROWS = 64  # rows of a weight that one task of theirs takes
+
+
 @dataclass(frozen=True)
 class Target:
     """A compilation target. Plans made for one kind run on that kind and on the interpreter.
@@ -29,6 +33,20 @@ class Target:
     def weight_layout(self, dtype: str) -> str:
         """The layout of a weight that matrix products stream."""
         return f"{'tight' if self.tight and dtype == 'bfloat16' else 'panel'}{self.tile_rows}.{self.kind}"
+
+    @property
+    def wide(self) -> bool:
+        """Whether matrix products take many tokens a task, 64 rows of the weight at once (device/cuda/wide.cuh)."""
+        return self.kind == "cuda" and self.tile_tokens > 8
+
+    @property
+    def product_rows(self) -> int:
+        """Rows of a weight that one task of a matrix product takes."""
+        return WIDE_ROWS if self.wide else self.tile_rows
+
+    def product_layouts(self, dtype: str) -> dict[str, str]:
+        """Layouts of a matrix product's operands, the weight `w` being of `dtype`."""
+        return {"w": self.weight_layout(dtype), **({"x": TILES} if self.wide else {})}
 
     @property
     def name(self) -> str:

@@ -99,32 +99,24 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool 
     tokens = p.state("tokens", (limits.max_seqs, limits.max_seq_len + 1), "int32")
     embeddings = p.weight("embed_tokens", (config.vocab_size, config.hidden_size), dtype)
     x = p.call("embed", name="embed", seq=step.seq, pos=step.pos, tokens=tokens, w=embeddings)
-    norms = [f"layers.{i}.input_norm" for i in range(config.num_layers)] + ["norm"]
+    names = [f"layers.{i}.input_norm" for i in range(config.num_layers)] + ["norm"]
+    norms = {name: p.weight(name, (config.hidden_size,), dtype) for name in (names if splits else names[-1:])}
     h: TensorRef = x
     if splits:
-        h = p.call("rms_norm", name="norm0", x=x, w=p.weight(norms[0], (config.hidden_size,), dtype), eps=config.rms_norm_eps)
+        h = p.call("rms_norm", name="norm0", x=x, w=norms[names[0]], eps=config.rms_norm_eps)
     for i in range(config.num_layers):
         layer = f"layers.{i}"
         if splits:
-            x, h = _split_layer(p, layer, norms[i + 1], config, limits, dtype, step, (x, h), splits)
+            x, h = _split_layer(p, layer, norms[names[i + 1]], config, limits, dtype, step, (x, h), splits)
         else:
             x = _layer(p, layer, config, limits, dtype, step, x)
 
     seqs, places, distinct = _within(0, limits.max_seqs), _within(0, limits.max_seq_len), Invariant("distinct")
     rows = p.input("logit_rows", (rows_n,), "int32", [_within(0, tokens_n)])
-    if not splits:
-        h = p.call(
-            "rms_norm",
-            name="norm_rows",
-            x=x,
-            w=p.weight("norm", (config.hidden_size,), dtype),
-            rows=rows,
-            eps=config.rms_norm_eps,
-        )
+    h = p.call("rms_norm", name="norm_rows", x=x, w=norms["norm"], rows=rows, eps=config.rms_norm_eps)
     tied = config.tie_word_embeddings
     head = embeddings if tied else p.weight("lm_head", (config.vocab_size, config.hidden_size), dtype)
-    gathered: dict[str, Any] = {"rows": rows} if splits else {}
-    logits = p.output(p.call("linear", name="head", x=h, w=head, out_dtype="float32", **gathered), "logits")
+    logits = p.output(p.call("linear", name="head", x=h, w=head, out_dtype="float32"), "logits")
     row_seq = p.input("row_seq", (samples_n,), "int32", [seqs, distinct])
     best, sums = p.call("sample_stats", name="stats", logits=logits, row_seq=row_seq) if decode or splits else (None, None)
     sampled = p.call(
@@ -245,7 +237,7 @@ def _layer(p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, st
 def _split_layer(
     p: Program,
     name: str,
-    next_norm: str,
+    next_norm: TensorRef,
     c: ModelConfig,
     limits: Limits,
     dtype: str,
@@ -263,9 +255,8 @@ def _split_layer(
         found: TensorRef = p.call("linear_part", name=f"{name}.{call}", x=x, w=weight(suffix, n, k), splits=most_splits(k, most))
         return found
 
-    def merge(call: str, part: TensorRef, x: TensorRef, norm: str) -> tuple[TensorRef, TensorRef]:
-        w = p.weight(norm, (c.hidden_size,), dtype)
-        y, h = p.call("merge_norm", name=f"{name}.{call}", part=part, residual=x, norm_weight=w, eps=c.rms_norm_eps)
+    def merge(call: str, part: TensorRef, x: TensorRef, norm: TensorRef) -> tuple[TensorRef, TensorRef]:
+        y, h = p.call("merge_norm", name=f"{name}.{call}", part=part, residual=x, norm_weight=norm, eps=c.rms_norm_eps)
         return y, h
 
     rows = c.q_rows + 2 * c.kv_rows
@@ -275,7 +266,7 @@ def _split_layer(
     else:
         qkv = part("qkv", h, "qkv_proj", rows, c.hidden_size)
     a = _mixed_attention(p, name, c, limits, dtype, step, qkv)
-    x, h = merge("x1", part("o", a, "o_proj", c.hidden_size, c.q_rows), x, f"{name}.post_attention_norm")
+    x, h = merge("x1", part("o", a, "o_proj", c.hidden_size, c.q_rows), x, weight("post_attention_norm", c.hidden_size))
     u = p.call("linear", name=f"{name}.gate_up", x=h, w=weight("gate_up_proj", 2 * c.intermediate_size, c.hidden_size))
     m = p.call("silu_mul", name=f"{name}.act", x=u)
     return merge("x2", part("down", m, "down_proj", c.hidden_size, c.intermediate_size), x, next_norm)

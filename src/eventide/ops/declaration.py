@@ -43,12 +43,13 @@ REQUIRED = object()
 @dataclass(frozen=True)
 class Operand:
     """One tensor argument. `streamed`: known ahead and read once (weights), so a backend may fetch it before the
-    task's dependencies are there."""
+    task's dependencies are there. `tiles`: device code for GPUs takes it in the layout `target.TILES` too."""
 
     name: str
     mode: Mode = "read"
     optional: bool = False
     streamed: bool = False
+    tiles: bool = False
     doc: str = ""
 
 
@@ -80,7 +81,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a call becomes tasks. `attrs` adds tile sizes to the call's attributes; `layouts` asks for weight layouts."""
+    """How a call becomes tasks. `attrs` adds tile sizes to the call's attributes; `layouts` asks for layouts of weights and of
+    activations."""
 
     axes: Sequence[tuple[str, Expr]]
     regions: Mapping[str, Region]

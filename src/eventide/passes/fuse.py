@@ -20,8 +20,9 @@ from dataclasses import replace
 from ..ops.program import OpCall, Program, replace_calls
 
 
-def fuse(program: Program) -> Program:
-    calls = _norms(program)
+def fuse(program: Program, *, norms: bool = True) -> Program:
+    """`norms`: False for targets whose products take their input as it is."""
+    calls = _norms(program) if norms else list(program.calls)
     calls = _epilogues(calls, program)
     kept = {name for c in calls for name in c.operands.values()}
     tensors = {k: t for k, t in program.tensors.items() if k in kept or t.role != "scratch"}

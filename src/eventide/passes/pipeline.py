@@ -46,7 +46,7 @@ def compile_plan(
     """Runs all passes; PlanError if the verifier finds a fault."""
     state: Any = program
     steps: dict[str, Callable[[Any], Any]] = {
-        "fuse": fuse,
+        "fuse": lambda p: fuse(p, norms=not target.wide),
         "tile": lambda p: tile(p, target),
         "events": infer_events,
         "coarsen": coarsen,

@@ -22,13 +22,14 @@ from ..ir.nodes import Access, Edge, Plan, TaskGrid, Tensor
 from ..ops.declaration import Call
 from ..ops.program import OpCall, Program
 from ..ops.registry import get_op
-from ..target import Target
+from ..target import TILES, Target
 
 
 def tile(program: Program, target: Target) -> Plan:
     tensors = dict(program.tensors)
     grids = [_grid(call, program, tensors, target) for call in program.calls]
     _loosen(tensors, target)
+    _keep_plain(tensors, grids)
     used = {a.tensor for g in grids for a in g.accesses}
     return Plan(
         name=program.name,
@@ -52,6 +53,15 @@ def _loosen(tensors: dict[str, Tensor], target: Target) -> None:
                 tensors[name] = replace(tight[name], layout=tight[name].layout.replace("tight", "panel"))
 
 
+def _keep_plain(tensors: dict[str, Tensor], grids: list[TaskGrid]) -> None:
+    """Activations that some operator can't take in tiles stand as they are."""
+    for g in grids:
+        for a in g.accesses:
+            t = tensors[a.tensor]
+            if t.layout == TILES and not get_op(g.op).operand(a.operand).tiles:
+                tensors[a.tensor] = replace(t, layout="plain")
+
+
 def _grid(call: OpCall, program: Program, tensors: dict[str, Tensor], target: Target) -> TaskGrid:
     op = get_op(call.op)
     bound = Call(call.name, {k: program.tensors[v] for k, v in call.operands.items()}, call.attrs)
@@ -70,9 +80,9 @@ def _grid(call: OpCall, program: Program, tensors: dict[str, Tensor], target: Ta
         accesses.append(Access(operand.name, tensor.name, tuple(region), operand.mode))
     for operand_name, layout in tiling.layouts.items():
         t = bound[operand_name]
-        if t.role == "weight":
+        if t.role in ("weight", "scratch"):
             if t.layout not in ("plain", layout):
-                raise ProgramError(f"weight '{t.name}' is asked for in two layouts, {t.layout} and {layout}")
+                raise ProgramError(f"{t.role} '{t.name}' is asked for in two layouts, {t.layout} and {layout}")
             tensors[t.name] = replace(t, layout=layout)
     for what, want, have in (("axes", op.axes, [a for a, _ in tiling.axes]), ("tile_attrs", op.tile_attrs, list(tiling.attrs))):
         if list(want) != have:

@@ -24,7 +24,7 @@ KINDS: dict[str, tuple[int, int, bool, dict[str, Any]]] = {
     "32 tight": (32, 2, True, SPLIT),
     "64": (64, 4, False, {**SPLIT, "vocab_size": 1008}),
     "64 tight, bias": (64, 4, True, {**SPLIT, "qk_norm": False, "qkv_bias": True, "head_dim": 128, "num_kv_heads": 1}),
-    "64 whole": (64, 0, True, {"hidden_size": 320, "tie_word_embeddings": False}),
+    "64 whole": (64, 0, True, {"hidden_size": 384, "tie_word_embeddings": False}),
 }
 
 

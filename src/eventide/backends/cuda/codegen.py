@@ -26,13 +26,15 @@ from ...ir.expr import Expr, Load, Mod, as_int, linear, tables, to_c, variables
 from ...ir.nodes import Edge, EventTensor, Plan, Segment, Span, TaskGrid, Tensor, Via, exprs_of
 from ...ops.declaration import Op
 from ...ops.registry import get_op
+from ...target import TILES
 from .announce import Announced, find_announced
-from .layout import PANEL, TIGHT, Layout, lay_out, slab_bytes
+from .layout import PANEL, TIGHT, Layout, lay_out, max_value, slab_bytes
+from .wgmma import wgmma_source
 
 DEVICE = Path(__file__).parents[2] / "device" / "cuda"
-RUNTIME = ("ptx.cuh", "runtime.cuh", "weights.cuh", "wide.cuh")  # before the operators' code
+RUNTIME = ("ptx.cuh", "runtime.cuh", "weights.cuh", "tiles.cuh", "wide.cuh")  # before the operators' code
 C_TYPES = {"float32": "float", "bfloat16": "bf16", "int32": "int", "int64": "i64"}
-LAYOUTS = {"plain": "PLAIN", PANEL: "PANEL8", TIGHT: "TIGHT8"}
+LAYOUTS = {"plain": "PLAIN", PANEL: "PANEL8", TIGHT: "TIGHT8", TILES: "TILED"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Config:
 
     @property
     def shared_bytes(self) -> int:
-        return -(-self.slots * self.slot // 128) * 128 + self.scratch
+        return -(-self.slots * self.slot // 1024) * 1024 + self.scratch
 
 
 @dataclass
@@ -88,6 +90,7 @@ class _Generator:
         announce = self.config.announce and not self.config.per_op
         self.announced = find_announced(plan, lambda op: _device_code(get_op(op))) if announce else Announced()
         waits = {(g.name, e.event) for g in plan.grids for e in (*g.waits, *g.enter)}
+        self.wide = wide_tokens(plan)
         self.counted = {event for _, event in waits - self.announced.carried}  # events that somebody counts
         self.layout = lay_out(plan, self.announced.tensors)
         self.atoms: list[Expr] = []
@@ -126,7 +129,7 @@ class _Generator:
         return {
             "NUM_SYMBOLS": max(len(self.layout.symbols), 1), "NUM_CELLS": self.layout.num_cells, "ARGS": stride,
             "WORKERS": self.schedule.num_workers, "SLOTS": c.slots, "SLOT": c.slot, "IN_FLIGHT": c.in_flight, "SCRATCH": c.scratch,
-            "READERS": 8 if wide(self.plan) else 1,  # arrivals that free a slot of the ring
+            "WIDE": int(self.wide > 0), "STAGES": stages(self.wide, c.scratch),
             "TRACE": c.trace, "STAGED": max(self.layout.staged_bytes, 16),
             "ANNOUNCED": self.layout.announced_bytes, **({"OP_BLOCKS": c.per_op} if c.per_op else {}),
         }  # fmt: skip
@@ -142,7 +145,9 @@ class _Generator:
             "namespace ev {",
             *(f"constexpr int {name} = {value};" for name, value in self._constants(stride).items()),
             "}  // namespace ev",
-            *(f"// ---- device/cuda/{n}\n{(DEVICE / n).read_text()}" for n in RUNTIME),
+            *(f"// ---- device/cuda/{n}\n{(DEVICE / n).read_text()}" for n in RUNTIME[:1]),
+            *([wgmma_source(self.wide)] if self.wide else []),
+            *(f"// ---- device/cuda/{n}\n{(DEVICE / n).read_text()}" for n in RUNTIME[1:]),
             *(f"// ---- ops/{op}/cuda.cuh\n{_device_code(get_op(op))}" for op in ops),
             f"// ---- device/cuda/tasks.cuh\n{(DEVICE / 'tasks.cuh').read_text()}",
             "namespace ev {",
@@ -183,11 +188,17 @@ def device_source(*names: str) -> str:
     return "\n".join((DEVICE / name).read_text().replace("#pragma once\n", "") for name in names)
 
 
-def wide(plan: Plan) -> bool:
-    """Whether several warps share what streams: with more than 8 tokens a task."""
-    return any(
-        int(g.attrs.get("tile_m", 1)) > 8 and any(get_op(g.op).operand(a.operand).streamed for a in g.accesses) for g in plan.grids
-    )
+def wide_tokens(plan: Plan) -> int:
+    """Tokens of a task where products are wide (device/cuda/wide.cuh): with more than 8; 0 where they are narrow."""
+    streams = (g for g in plan.grids if any(get_op(g.op).operand(a.operand).streamed for a in g.accesses))
+    most = max((int(g.attrs.get("tile_m", 1)) for g in streams), default=1)
+    return most if most > 8 else 0
+
+
+def stages(tokens: int, scratch: int) -> int:
+    """Stages of 64 columns of a wide product's input that scratch memory holds, a power of two."""
+    fit = scratch // (128 * tokens) if tokens else 1
+    return 1 << min(max(fit, 1).bit_length() - 1, 3)
 
 
 def _bool(value: object) -> str:
@@ -339,6 +350,8 @@ class _ClassBody:
                 dims.append(f"int dim{d};" if n is None else f"static constexpr int dim{d} = {n};")
             if t.dtype not in C_TYPES:
                 raise DeviceError(f"tensor '{t.name}' is {t.dtype}; the CUDA backend has {', '.join(C_TYPES)}")
+            if t.layout == TILES:
+                dims.append(f"static constexpr int rows = {max_value(self.plan, t.shape[0])};")
             lines.append(
                 f"  struct {o.name}_t {{ {const}{C_TYPES[t.dtype]}* data; {' '.join(dims)} "
                 f"static constexpr int layout = {LAYOUTS.get(t.layout, 'PLAIN')}; "

@@ -19,8 +19,8 @@ from dataclasses import replace
 from ...errors import DeviceError
 from ...ir.nodes import Plan
 from ...ops.registry import get_op
-from .codegen import Config, Source, generate
-from .layout import PANEL, slab_bytes
+from .codegen import Config, Source, generate, wide_tokens
+from .layout import PANEL, line_bytes, slab_bytes
 from .nvrtc import Binary, compile_source
 
 __all__ = ["SHARED_LIMIT", "UnfitPlanError", "compile_plan_source", "divisions"]
@@ -39,24 +39,26 @@ class UnfitPlanError(DeviceError):
 
 def divisions(plan: Plan) -> list[Config]:
     """Configurations to try, in order."""
-    tile = max((int(g.attrs.get("tile_m", 1)) for g in plan.grids), default=1)
-    first = 40 if tile == 1 else 88 if tile <= 8 else 96
+    tile, wide = max((int(g.attrs.get("tile_m", 1)) for g in plan.grids), default=1), wide_tokens(plan)
+    sizes = (40, 64, 88, 120, 152, 184) if tile == 1 else (88, 120, 152, 184) if not wide else (96, 128, 160)
     streams = [plan.tensors[a.tensor] for g in plan.grids for a in g.accesses if get_op(g.op).operand(a.operand).streamed]
     weights = [t for t in streams if t.role == "weight"]
     slot = max((slab_bytes(t.layout) for t in weights), default=slab_bytes(PANEL))
+    if wide:  # a line of 8 panels
+        slot = max((8 * line_bytes(t.layout) for t in weights), default=8 * line_bytes(PANEL))
     per_op = int(plan.schedule is not None and plan.schedule.kind == "per_op")
     found = []
-    for scratch in (s for s in (40, 64, 88 if tile <= 8 else 96, 120, 152, 184) if s >= first):
+    for scratch in sizes:
         slots = (SHARED_LIMIT - STATIC_ROOM - scratch * _KIB) // slot
         limit = -(-IN_FLIGHT // slot)
-        if slots < limit + WARPS or per_op:  # as the ring needs (device/cuda/runtime.cuh)
+        if not wide and (slots < limit + WARPS or per_op):  # as the ring needs (device/cuda/runtime.cuh)
             slots = slots // WARPS * WARPS
         if slots == 0:
             continue
-        if per_op:  # nobody polls; warps that share chunks need a chunk each beyond those in flight
-            limit = slots - (WARPS if tile > 8 else 0)
-        sizes = {"slots": slots, "slot": slot, "in_flight": limit, "scratch": scratch * _KIB}
-        found.append(Config(**sizes, announce=int(tile <= 8), per_op=per_op))
+        if per_op:  # nobody polls
+            limit = slots
+        parts = {"slots": slots, "slot": slot, "in_flight": limit, "scratch": scratch * _KIB}
+        found.append(Config(**parts, announce=int(not wide), per_op=per_op))
     return found
 
 

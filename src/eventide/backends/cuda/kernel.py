@@ -27,13 +27,14 @@ from ...dtypes import to_numpy
 from ...errors import DeviceError, EventideError, ProgramError, StuckError, TensorError
 from ...ir.expr import evaluate
 from ...ir.nodes import Plan
+from ...target import TILES
 from ..base import Array, OnStep, Outputs, StepLike, shape_of, tensor_of
 from ..cpu import Loop, Stop
 from .codegen import Config
 from .driver import Device
 from .fit import compile_plan_source
 from .launch import HostBuffer, LaunchBlock, Packed, Packer
-from .layout import Layout, lay_out, nbytes, packed_bytes
+from .layout import TILE_ROOM, Layout, lay_out, nbytes, packed_bytes, untile
 from .memory import CudaMemory, require_room
 from .per_op import OperatorGraph
 from .running import RunningLoop
@@ -100,11 +101,11 @@ class CudaKernel:
 
     def _sizes(self, layout: Layout) -> dict[str, int]:
         """Bytes of what this kernel has alone."""
-        plan, sizes = self.plan, {"": max(self.plan.arena_bytes, 16), "counters": self.counter_bytes + 512}
+        plan, sizes = self.plan, {"": self.plan.arena_bytes + TILE_ROOM, "counters": self.counter_bytes + 512}
         for t in plan.tensors.values():
             large = t.role == "output" and t.name not in layout.output_offsets
             if large or (t.role == "scratch" and t.name not in plan.offsets):
-                sizes[f"tensor {t.name}"] = nbytes(plan, t)
+                sizes[f"tensor {t.name}"] = nbytes(plan, t) + (TILE_ROOM if t.layout == TILES else 0)
         return sizes
 
     def _allocate(self, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -222,7 +223,7 @@ class CudaKernel:
         if name in self.source.layout.announced_offsets:  # in the last step's bank
             bank = (self.steps_run + 1) % 2 * self.source.layout.announced_bytes
         self.device.download(self.addresses[name] + bank, out)
-        return out
+        return untile(out) if t.layout == TILES else out
 
     def read_output(self, name: str, symbols: Mapping[str, int]) -> Array:
         """An output that stays on the GPU, as the last step left it."""

@@ -11,6 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ...dtypes import itemsize
 from ...errors import DeviceError, PlanError
@@ -46,6 +50,16 @@ def nbytes(plan: Plan, t: Tensor) -> int:
     return max_value(plan, product(t.shape)) * itemsize(t.dtype)
 
 
+def untile(tiled: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A matrix [rows, columns] from one of the same size whose bytes are laid out as device/cuda/tiles.cuh says."""
+    rows, columns = tiled.shape
+    row, column = np.arange(rows)[:, None], np.arange(columns)[None, :]
+    piece = (column >> 5 & 1) << 2 | (column >> 1 & 3)
+    at = ((column >> 6) * rows + row) * 64 + ((piece ^ (row & 7)) << 3) + (column >> 3 & 3) * 2 + (column & 1)
+    return tiled.reshape(-1)[at]
+
+
+TILE_ROOM = 1 << 15  # bytes behind tiled matrices that may be read, by tasks with fewer rows than they could have
 SLAB, BLOCK, BLOCK_BYTES, TAIL = 512, 128, 1536, 64  # as in device/cuda/weights.cuh
 PANEL, TIGHT = "panel8.cuda", "tight8.cuda"  # bfloat16 weights as they are, and in 12 bits
 
@@ -53,6 +67,11 @@ PANEL, TIGHT = "panel8.cuda", "tight8.cuda"  # bfloat16 weights as they are, and
 def slab_bytes(layout: str, k: int = SLAB) -> int:
     """Bytes of 8 rows x `k` columns, at most a slab: what the ring holds at once."""
     return k // BLOCK * BLOCK_BYTES + TAIL if layout == TIGHT else k * 16
+
+
+def line_bytes(layout: str) -> int:
+    """Bytes of 8 rows x 128 columns, with what stands behind a slab: what wide products have of a panel at once."""
+    return BLOCK_BYTES + TAIL if layout == TIGHT else BLOCK * 16
 
 
 def packed_bytes(t: Tensor) -> int:

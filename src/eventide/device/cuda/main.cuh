@@ -89,7 +89,10 @@ __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block
         clear_bank(launch, bank ^ 1, w.tid);
         clear_announced(launch, bank ^ 1, w.tid);
       }
-      if (!dispatch_consume((int)args[0], args + 1, s, w)) return;
+      if (!dispatch_consume((int)args[0], args + 1, s, w)) {
+        w.report_late();
+        return;
+      }
       ++w.turn;
     }
     w.sync();
@@ -116,26 +119,22 @@ extern "C" __global__ void __launch_bounds__(ev::THREADS, 1) eventide_kernel(con
   extern __shared__ __align__(1024) u8 memory[];
   __shared__ Block block;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < SLOTS; ++i) {
-      mbar_init(&block.full[i], 1);
-      mbar_init(&block.empty[i], READERS);
-    }
-    mbar_init(&block.arguments_full[0], 1);
-    mbar_init(&block.arguments_full[1], 1);
-    block.quit = 0;
+    block.init_barriers();
+    block.quit = block.late = 0;
 #if EV_NO_RUN_AHEAD
     block.begun = 0;
 #endif
-    mbar_init_fence();
   }
   __syncthreads();
   u8* ring = memory;
   u8* scratch = memory + RING;
   if (threadIdx.x >= CONSUMERS) {
-    give_registers<READERS == 1 ? 56 : 40>();
+    give_registers<WIDE ? 40 : 56>();
     if (threadIdx.x < CONSUMERS + LANES) loader_main(launch, &block, ring);
+    else if (WIDE && threadIdx.x / 2 == (CONSUMERS + 32) / 2) input_main(&block, scratch);
   } else {
-    take_registers<READERS == 1 ? 224 : 232>();  // wide products hold tokens in them; 168 each on average
+    take_registers<WIDE ? 232 : 224>();  // 168 each on average
     consumer_main(launch, &block, ring, scratch);
+    if (WIDE && threadIdx.x == 0) no_more_input(&block);
   }
 }

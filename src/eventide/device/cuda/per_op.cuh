@@ -16,7 +16,7 @@ namespace ev {
 
 // with the loader's warp where operands stream; no warps to take registers from
 template <class C>
-constexpr int OP_THREADS = C::STREAMED ? CONSUMERS + 32 : CONSUMERS;
+constexpr int OP_THREADS = C::STREAMED ? CONSUMERS + (WIDE ? 64 : 32) : CONSUMERS;
 template <class C>
 constexpr int OP_BLOCKS_OF = C::STREAMED ? OP_BLOCKS : 1;
 
@@ -63,12 +63,8 @@ __device__ __forceinline__ void operator_main(const Launch* parameters, int segm
   if (step >= (int)progress->stop) return;
   if (tid < ARGS) block->args[0][tid] = __ldg(launch.args + (i64)segment * ARGS + tid);
   if (tid == 0) {
-    for (int i = 0; i < SLOTS; ++i) {
-      mbar_init(&block->full[i], 1);
-      mbar_init(&block->empty[i], READERS);
-    }
-    block->quit = 0;
-    mbar_init_fence();
+    block->init_barriers();
+    block->quit = block->late = 0;
   }
   if (tid < CONSUMERS) stage_step(launch, block, step, tid);
   wait_copies();
@@ -80,6 +76,8 @@ __device__ __forceinline__ void operator_main(const Launch* parameters, int segm
       Loader l(block, memory);
       while (!l.quit && next_run(c, l)) l.pump();
       l.drain();
+    } else if (WIDE && tid / 2 == (CONSUMERS + 32) / 2) {
+      input_main(block, memory + RING);
     }
     return;
   }
@@ -90,6 +88,8 @@ __device__ __forceinline__ void operator_main(const Launch* parameters, int segm
   w.step = step;
   w.segment = segment;
   run_share(c, w);
+  if (WIDE && tid == 0) no_more_input(block);
+  w.report_late();
   if (last && tid == 0) end_step(launch, step);
 }
 

@@ -14,15 +14,6 @@ __device__ __forceinline__ u32 opaque(u32 v) {
   asm volatile("mov.u32 %0, %0;" : "+r"(v));
   return v;
 }
-// nothing, but another nothing for every I: the compiler mustn't join the branches that it stands in
-template <int I>
-__device__ __forceinline__ void distinct() { asm volatile("// %0" ::"n"(I)); }
-// read anew each time
-__device__ __forceinline__ int thread_index() {
-  int v;
-  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(v));
-  return v;
-}
 __device__ __forceinline__ u32 load_shared(u32 address) {
   u32 v;
   asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
@@ -82,6 +73,9 @@ __device__ __forceinline__ void bulk_copy(void* dst, const void* src, u32 bytes,
 __device__ __forceinline__ void prefetch_bulk(const void* p, u32 bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
 }
+
+// orders what this thread has seen or written before what the copy engine and the tensor cores do on its behalf after
+__device__ __forceinline__ void fence_async_proxy() { asm volatile("fence.proxy.async;" ::: "memory"); }
 
 // ---- global memory with an order
 
@@ -191,6 +185,20 @@ __device__ __forceinline__ void mma_16816(float (&d)[4], u32 a0, u32 a1, u32 a2,
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// ---- wgmma: the tensor cores at the disposal of a warpgroup; the products themselves are generated, see backends/cuda/wgmma.py
+
+// before the first product that reads or adds to registers which ordinary instructions have written
+__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// what was issued since the last one is a group
+__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// all groups but the last `LEFT` have ended
+template <int LEFT>
+__device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory"); }
+// a matrix of rows of 128 bytes in shared memory, 1024-byte aligned, whose 16-byte pieces are swizzled by row % 8
+__device__ __forceinline__ u64 matrix_descriptor(u32 address) {
+  return (u64)((address & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
 }
 
 // four 8x8 matrices of bf16 from shared memory, transposed; lane l gives the address of row l % 8 of matrix l / 8

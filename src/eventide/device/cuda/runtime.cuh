@@ -3,7 +3,8 @@
 // One block of 384 threads a multiprocessor. Warps 0..7 run tasks (the consumers). Warp 8 is the loader: it walks the
 // same shares of the same grids ahead of the consumers and copies the operands that depend on nothing (weights) into a
 // ring of slots in shared memory, in the order in which they will be used, with a limit on the bytes in flight.
-// Chunk i of the worker's stream lands in slot i % SLOTS and is consumed by warp i % 8; of wide products, by several (wide.cuh).
+// Chunk i of the worker's stream lands in slot i % SLOTS and is consumed by warp i % 8; of wide products, by the four warps of a
+// warpgroup (wide.cuh).
 //
 // Every wait is bounded: a wait longer than `spin_limit` nanoseconds writes what it waited for into the status record and
 // raises the abort flag, on which every other wait of the grid gives up too.
@@ -22,13 +23,14 @@ struct bf16 { unsigned short bits; };  // of our own: NVRTC finds no toolkit hea
 constexpr int WARPS = 8;                 // consumer warps
 constexpr int CONSUMERS = WARPS * 32;    // consumer threads
 constexpr int THREADS = CONSUMERS + 128; // and the loader's warpgroup, of which LANES threads work
-constexpr int LANES = 2;                 // of the loader's warp
+constexpr int LANES = WIDE ? 8 : 2;       // of the loader's warp
+constexpr int READERS = WIDE ? 4 : 1;    // warps that read a chunk of the ring
 constexpr u32 LANES_MASK = (1u << LANES) - 1;
-constexpr int RING = (SLOTS * SLOT + 127) / 128 * 128;  // bytes of the ring
+constexpr int RING = (SLOTS * SLOT + 1023) / 1024 * 1024;  // bytes of the ring
 // A chunk that has landed must not stand in for an older one of the same slot that hasn't: either both belong to one warp,
 // or the limit in flight says that the older one has landed by the time that the warp has had the one before.
-static_assert(IN_FLIGHT >= LANES && SLOTS >= 2 * LANES, "the lanes of the loader must not wait for each other");
-static_assert(SLOTS % WARPS == 0 || IN_FLIGHT + WARPS <= SLOTS, "the ring needs slots for a chunk of every warp beyond those in flight");
+static_assert(WIDE || (IN_FLIGHT >= LANES && SLOTS >= 2 * LANES), "the lanes of the loader must not wait for each other");
+static_assert(WIDE || SLOTS % WARPS == 0 || IN_FLIGHT + WARPS <= SLOTS, "the ring needs slots for a chunk of every warp beyond those in flight");
 constexpr int LINE = 32;                 // counters stand on lines of their own: 32 words, 128 bytes
 
 struct Status {  // written by the first wait that gives up; read by the host
@@ -56,14 +58,45 @@ struct Launch {
   int num_segments, num_steps, first_segment, last_segment;  // per_op launches run one segment
 };
 
+// What a run of a wide product's tasks reads of its input (wide.cuh, tiles.cuh): stages of 64 columns, `bytes` each, from tiles
+// `pitch` bytes apart; as often as `passes` says, `lines` of two. No passes: there will be no more runs.
+struct Input {
+  const u8* from;
+  u32 pitch, bytes;
+  int lines, passes;
+  // Lines of a slab come from its end, as the weights do.
+  static __device__ __forceinline__ int line(int i, int lines) {
+    const int slab = i & ~3, there = lines - slab < 4 ? lines - slab : 4;
+    return slab + there - 1 - (i & 3);
+  }
+};
+
 // What belongs to the block, in shared memory.
 struct Block {
+  // by one thread, before the others go on
+  __device__ __forceinline__ void init_barriers() {
+    for (int i = 0; i < SLOTS; ++i) {
+      mbar_init(&full[i], 1);
+      mbar_init(&empty[i], READERS);
+    }
+    for (int i = 0; i < STAGES; ++i) {
+      mbar_init(&x_full[i], 1);
+      mbar_init(&x_empty[i], WARPS);
+    }
+    mbar_init(&x_asked, 1);
+    mbar_init(&arguments_full[0], 1);
+    mbar_init(&arguments_full[1], 1);
+    mbar_init_fence();
+  }
   alignas(16) u64 loader_args[2][ARGS];
   u64 full[SLOTS], empty[SLOTS], arguments_full[2];
+  u64 x_full[STAGES], x_empty[STAGES], x_asked;  // of the stages of a wide product's input, and of a run's `input`
+  Input input;
   alignas(16) u8 staged[STAGED];  // the step's small inputs, and its symbols: the code that comes first in a task needs them
   int symbols[NUM_SYMBOLS], loader_symbols[NUM_SYMBOLS];
   u64 args[3][ARGS];       // of the consumers' segment, of the next one, and of the last, whose notifier may still read
   volatile u32 quit;       // 1: leave now (abort), 2: the launch ends after the current step
+  volatile u32 late;       // one more than the chunk of the ring, or the stage, that was waited for too long
 #if EV_NO_RUN_AHEAD
   volatile u32 begun;      // runs of streamed tasks whose events were triggered
 #endif
@@ -165,6 +198,7 @@ struct Worker {
   u8* scratch;         // SCRATCH bytes of shared memory for operators
   u32* bank;           // counters of this step
   u32 chunk;           // index of the worker's next chunk
+  u32 stage;           // and of its next stage of a wide product's input
   int segment, step;
   int tid, warp, lane;
 #if EV_TRACE
@@ -245,23 +279,25 @@ struct Worker {
   }
 #endif
 
-  // whether the ring has been waited for too long; `began` is 0 at first
-  __device__ __forceinline__ bool late(u64& began, u32 chunk) const {
-    if (began == 0) began = nanoseconds();
-    if (nanoseconds() - began < launch.spin_limit) return false;
-    report(launch, block, STUCK_RING, segment, chunk, 0, 1, step);
-    return true;
+  // Waits for a chunk of the ring, or a stage. Short, because it stands in inner loops: who leaves them reports.
+  __device__ __forceinline__ void await(u64* bar, u32 parity, u32 i) const {
+    for (u64 began = 0; !mbar_try_wait(bar, parity);) {
+      const u64 now = nanoseconds();
+      if (began == 0) began = now;
+      if (now - began > launch.spin_limit) { block->late = i + 1; block->quit = 1; }
+      if (block->quit == 1) break;
+    }
+  }
+  __device__ __forceinline__ void report_late() const {
+    if (tid == 0 && block->late) report(launch, block, STUCK_RING, segment, block->late - 1, 0, 1, step);
   }
   // waits for chunk `chunk + j`; the warp that owns it calls this, and release() when it has read it
   __device__ __forceinline__ const u8* acquire(int j) const {
-    u32 i = chunk + j;
-    u64* bar = &block->full[i % SLOTS];
-    u32 parity = (i / SLOTS) & 1;
+    const u32 i = chunk + j;
 #if EV_TRACE
     const u64 start = clock64();
 #endif
-    for (u64 began = 0; !mbar_try_wait(bar, parity);)
-      if (block->quit == 1 || late(began, i)) break;
+    await(&block->full[i % SLOTS], (i / SLOTS) & 1, i);
 #if EV_TRACE
     weights_at = clock64();
     memory_wait += weights_at - start;
@@ -270,15 +306,7 @@ struct Worker {
   }
   __device__ __forceinline__ void release(int j) const {
     __syncwarp();
-    if (lane == 0) {
-      if constexpr (READERS == 1) mbar_arrive(&block->empty[(chunk + j) % SLOTS]);
-      else mbar_arrive(&block->empty[(chunk + j) % SLOTS], READERS);
-    }
-  }
-  // where several warps read a chunk, each of them calls this; their `arrivals` add up to READERS
-  __device__ __forceinline__ void release(int j, int arrivals) const {
-    __syncwarp();
-    if (lane == 0) mbar_arrive(&block->empty[(chunk + j) % SLOTS], arrivals);
+    if (lane == 0) mbar_arrive(&block->empty[(chunk + j) % SLOTS]);
   }
   // the first of the worker's next chunks that belongs to this warp; the others follow every WARPS
   __device__ __forceinline__ int first_own() const { return (int)((warp - chunk) % WARPS + WARPS) % WARPS; }
@@ -361,16 +389,22 @@ struct Notifier {
   }
 };
 
-// The loader: LANES threads of a warp that keep the ring full, each with every LANES-th chunk. One thread would be too slow:
-// asking whether a slot is free and issuing a copy takes it as long as the memory takes to deliver 6 KB. They go in step, so
-// the questions are asked once for all; their state is the same, but for `lane`. `pump` is one short loop for all classes.
+// The operands of a run of tasks of a wide product (wide.cuh): `blocks` blocks of 8 panels, of which the matrix has `panels`
+// in all, every `pitch` bytes; `lines` blocks of 128 columns, of `bytes` each, the last of a slab with `tail` more.
+struct Blocks {
+  int blocks, panels, lines, together;  // `together`: blocks that are passed at once
+  u32 pitch, bytes, tail;
+};
+
+// The loader: LANES threads of a warp that keep the ring full, each with every LANES-th chunk, or with a panel of every chunk of
+// a wide product. One thread would be too slow: asking whether a slot is free and issuing a copy takes it as long as the memory
+// takes to deliver 6 KB. They go in step, so the questions are asked once for all; their state is the same, but for `lane`.
+// `pump` is one short loop for all classes.
 struct Loader {
   const u8* from;  // the operands of a run of tasks: `bytes` bytes, which the operator has asked for by `stream`
   u32 bytes, chunk;
+  Blocks wide;     // or what `stream_blocks` says
   int task;        // the first task of the next run; -1: the share's first
-  int piece;       // of a run that comes in pieces, the next one; 0: none is left
-  int rows;        // of a piece: so many times `bytes`, every `pitch`
-  u32 pitch;
   u32 slot, lap;   // of the next chunk; laps are counted modulo 2
   u32 lane;
   u32 ring, bars, flag;  // shared memory: slots, full and empty barriers, and Block::quit
@@ -380,7 +414,7 @@ struct Loader {
   Block* block;
 #endif
 
-  __device__ __forceinline__ Loader(Block* b, u8* memory) : from(nullptr), bytes(0), chunk(0), task(-1), piece(0), rows(1), pitch(0), slot(0), lap(0), lane(threadIdx.x % 32), quit(false) {
+  __device__ __forceinline__ Loader(Block* b, u8* memory) : from(nullptr), bytes(0), chunk(0), task(-1), slot(0), lap(0), lane(threadIdx.x % 32), quit(false) {
     ring = opaque(shared_address(memory));
     bars = opaque(shared_address(b->full));
     flag = opaque(shared_address((const void*)&b->quit));
@@ -397,13 +431,41 @@ struct Loader {
     chunk = each;
   }
 
-  // copies what was asked for as chunks of `chunk` bytes, the last one shorter
-  __device__ __forceinline__ void pump() {
-    if constexpr (READERS == 1) pump(from);
-    else for (int r = 0; r < rows && !quit; ++r) pump(from + (i64)r * pitch);
+  __device__ __forceinline__ void stream_blocks(const void* src, const Blocks& b) {
+    from = (const u8*)src;
+    wide = b;
   }
-  __device__ __forceinline__ void pump(const u8* src) {
-    src += lane * chunk;
+
+  // copies what was asked for
+  __device__ __forceinline__ void pump() {
+    if constexpr (WIDE) pump_blocks();
+    else pump_chunks();
+  }
+
+  // Blocks are passed `together` at a time: 128 columns of each, then the next 128. Those of a slab come from its end, because
+  // what holds for all of it stands there.
+  __device__ __forceinline__ void pump_blocks() {
+    for (int first = 0; first < wide.blocks; first += wide.together) {
+      const int end = ev_min(first + wide.together, wide.blocks);
+      for (int line = 0; line < wide.lines; ++line) {
+        const u32 size = wide.bytes + (line % 4 == 0 ? wide.tail : 0), offset = Input::line(line, wide.lines) * wide.bytes + line / 4 * wide.tail;
+        for (int b = first; b < end; ++b) {
+          const int panels = ev_min(8, wide.panels - b * 8);
+          while (!__all_sync(LANES_MASK, is_free(slot, lap)))
+            if (__any_sync(LANES_MASK, load_shared(flag) != 0)) { quit = true; return; }
+          const u32 full = bars + slot * 8;
+          if (lane == 0) mbar_expect(full, panels * size);
+          __syncwarp(LANES_MASK);
+          if ((int)lane < panels) bulk_copy(ring + slot * SLOT + lane * (wide.bytes + wide.tail), from + (i64)(b * 8 + lane) * wide.pitch + offset, size, full);
+          if (++slot == SLOTS) { slot = 0; lap ^= 1; }
+        }
+      }
+    }
+  }
+
+  // chunks of `chunk` bytes, the last one shorter
+  __device__ __forceinline__ void pump_chunks() {
+    const u8* src = from + lane * chunk;
     for (int left = (int)bytes; left > 0; left -= LANES * chunk, src += LANES * chunk) {
       const int mine = left - lane * (int)chunk;
       u32 at = slot + lane, turn = lap;
@@ -440,6 +502,39 @@ struct Loader {
       while (!mbar_try_wait(bars + s * 8, s < slot ? lap : lap ^ 1)) {}
   }
 };
+
+// thread 0: has the stages of a run brought; the run before has read all of its own
+__device__ __forceinline__ void ask_for_input(Block* block, const Input& input) {
+  block->input = input;
+  mbar_arrive(&block->x_asked);
+}
+__device__ __forceinline__ void no_more_input(Block* block) { ask_for_input(block, {nullptr, 0, 0, 0, 0}); }
+
+// Two lanes that bring the inputs of wide products, each with every second stage, when a run has asked for them.
+__device__ __forceinline__ void input_main(Block* block, u8* scratch) {
+  const u32 lane = threadIdx.x % 32;
+  u32 asked = 0;  // stages, of both lanes
+  auto await = [&](u64* bar, u32 parity) {
+    while (!mbar_try_wait(bar, parity)) if (block->quit == 1) return false;
+    return true;
+  };
+  for (u32 run = 0; await(&block->x_asked, run & 1); ++run) {
+    const Input in = block->input;
+    if (in.passes == 0) break;
+    fence_async_proxy();
+    for (int p = 0; p < in.passes; ++p) {
+      for (int line = 0; line < in.lines; ++line, asked += 2) {
+        const u32 i = asked + lane, at = i % STAGES;
+        if (i >= STAGES && !await(&block->x_empty[at], (i / STAGES - 1) & 1)) break;
+        mbar_expect(&block->x_full[at], in.bytes);
+        bulk_copy(scratch + at * in.bytes, in.from + (i64)(Input::line(line, in.lines) * 2 + lane) * in.pitch, in.bytes, &block->x_full[at]);
+      }
+    }
+  }
+  // copies still under way must land before the block may end
+  for (u32 i = asked > STAGES ? asked - STAGES : 0; i < asked; ++i)
+    if (i % 2 == lane) while (!mbar_try_wait(&block->x_full[i % STAGES], (i / STAGES) & 1)) {}
+}
 
 // Clears this worker's share of the bank that the next step uses. All tasks of the step before have ended, so nobody
 // polls it; the step barrier makes the zeros visible.

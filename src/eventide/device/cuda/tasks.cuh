@@ -45,7 +45,7 @@ __device__ __forceinline__ bool next_run(const C& c, Loader& l) {
     const Coords x = c.coords(t);
     const int count = C::op_t::WHOLE_CHUNKS ? run_length(c, x, t, s) : 1;
     c.stream(l, x, count);
-    if (READERS == 1 || l.piece == 0) l.task = t + count * s.stride;
+    l.task = t + count * s.stride;
     return true;
   }
   return false;

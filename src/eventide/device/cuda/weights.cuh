@@ -21,7 +21,7 @@
 
 namespace ev {
 
-enum Layout { PLAIN = 0, PANEL8 = 1, TIGHT8 = 2 };
+enum Layout { PLAIN = 0, PANEL8 = 1, TIGHT8 = 2, TILED = 3 };  // the last one is of activations, see tiles.cuh
 
 constexpr int SLAB = 512;   // k of a chunk
 constexpr int BLOCK = 128;  // k are padded to a multiple of it; of TIGHT8, its bytes, and those behind a slab's blocks

@@ -45,7 +45,7 @@ OP = Op(
         Operand("tile_indptr"),
         Operand("tile_seq"),
         Operand("block_table"),
-        Operand("y", "write"),
+        Operand("y", "write", tiles=True),
     ],
     attrs=[Attr("num_heads", int), Attr("num_kv_heads", int), Attr("head_dim", int), Attr("page_size", int)],
     outputs_of=lambda call: [(call["q"].shape, call["q"].dtype)],

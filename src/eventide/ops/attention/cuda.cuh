@@ -223,8 +223,9 @@ struct attention_matrix_op {
         v.x += f * part.x; v.y += f * part.y; v.z += f * part.z; v.w += f * part.w;
       }
       const float inverse = 1.f / total;
-      bf16* const y = a.y.data + (i64)(t + row / GROUP) * A::y_t::dim1 + ((h0 + n) * GROUP + row % GROUP) * D + d;
-      *(uint2*)y = make_uint2(pack_halves(v.x * inverse, v.y * inverse), pack_halves(v.z * inverse, v.w * inverse));
+      const int column = ((h0 + n) * GROUP + row % GROUP) * D + d;
+      put_pair(a.y, t + row / GROUP, column, pack_halves(v.x * inverse, v.y * inverse));
+      put_pair(a.y, t + row / GROUP, column + 2, pack_halves(v.z * inverse, v.w * inverse));
     }
   }
 };
@@ -306,7 +307,13 @@ struct attention_plain_op : Stateless {
         total += f * stats[(s * GROUP + g) * 2 + 1];
         v += f * values[s * GROUP * D + x];
       }
-      put(a.y.data + (i64)t * A::y_t::dim1 + h * GROUP * D + x, v / total);
+      v /= total;
+      if constexpr (A::y_t::layout == TILED) {
+        const float next = __shfl_down_sync(__activemask(), v, 1);
+        if (x % 2 == 0) put_pair(a.y, t, h * GROUP * D + x, pack_halves(v, next));
+      } else {
+        put(a.y.data + (i64)t * A::y_t::dim1 + h * GROUP * D + x, v);
+      }
     }
   }
 };

@@ -22,7 +22,7 @@ def tile(call, target):  # type: ignore[no-untyped-def]
 
 OP = Op(
     "attention_merge",
-    operands=[Operand("part"), Operand("stats"), Operand("y", "write")],
+    operands=[Operand("part"), Operand("stats"), Operand("y", "write", tiles=True)],
     attrs=[Attr("num_heads", int), Attr("head_dim", int), Attr("dtype", str)],
     outputs_of=lambda call: [
         ((call["part"].shape[0], call.attrs["num_heads"] * call.attrs["head_dim"]), call.attrs["dtype"])

@@ -29,7 +29,7 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     _, k = call["w"].shape
     gated = call.attrs["activation"] == "silu_mul"
     m = tiled("m", target.tile_tokens, call["y"].shape[0])
-    cols = tiled("n", target.tile_rows // 2 if gated else target.tile_rows, call["y"].shape[1])
+    cols = tiled("n", target.product_rows // 2 if gated else target.product_rows, call["y"].shape[1])
     w_rows = cols.scaled(2) if gated else cols.span
     regions: dict[str, Region] = {"x": (m.span, full(k)), "w": (w_rows, full(k)), "y": (m.span, cols.span)}
     if "rows" in call:
@@ -44,21 +44,21 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     return Tiling(
         axes=[m.axis, cols.axis],
         regions=regions,
-        attrs={"tile_m": target.tile_tokens, "tile_n": target.tile_rows},
-        layouts={"w": target.weight_layout(call["w"].dtype)},
+        attrs={"tile_m": target.tile_tokens, "tile_n": target.product_rows},
+        layouts=target.product_layouts(call["w"].dtype),
     )
 
 
 OP = Op(
     "linear",
     operands=[
-        Operand("x"),
+        Operand("x", tiles=True),
         Operand("w", streamed=True),
         Operand("norm_weight", optional=True),
         Operand("rows", optional=True),
         Operand("bias", optional=True),
         Operand("residual", optional=True),
-        Operand("y", "write"),
+        Operand("y", "write", tiles=True),
     ],
     attrs=[
         Attr("activation", str, "none", choices=("none", "silu_mul")),

@@ -290,13 +290,11 @@ struct linear_narrow_op {
 
 // more tokens a task: see device/cuda/wide.cuh
 template <class A>
-struct linear_wide_op {
+struct linear_wide_op : Stateless {
   static constexpr bool RUNS = true, WHOLE_CHUNKS = true;
   typedef wide_product<A, A::x_t::dim1> Product;
-  Product product;
   static __device__ __forceinline__ void stream(const A& a, Loader& l, int m, int n, int count) { Product::stream(a, l, n, count); }
-  __device__ __forceinline__ void prefetch(const A& a, Worker& w, int m, int n, int count) { product.prefetch(a, w); }
-  __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) { product.run(a, w, m, n, count); }
+  __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) { Product::run(a, w, m, n, count); }
 };
 
 template <class A>

@@ -31,20 +31,20 @@ def check(call):  # type: ignore[no-untyped-def]
 def tile(call, target):  # type: ignore[no-untyped-def]
     splits, tokens, n = call["part"].shape
     slab = int(str(call["x"].shape[1])) // call.attrs["splits"]
-    m, s, cols = tiled("m", target.tile_tokens, tokens), tiled("s", 1, splits), tiled("n", target.tile_rows, n)
+    m, s, cols = tiled("m", target.tile_tokens, tokens), tiled("s", 1, splits), tiled("n", target.product_rows, n)
     k = s.scaled(slab)
     regions = {"x": (m.span, k), "w": (cols.span, k), "part": (s.span, m.span, cols.span)}
     return Tiling(
         axes=[m.axis, s.axis, cols.axis],
         regions=regions,
         attrs={"tile_m": target.tile_tokens},
-        layouts={"w": target.weight_layout(call["w"].dtype)},
+        layouts=target.product_layouts(call["w"].dtype),
     )
 
 
 OP = Op(
     "linear_part",
-    operands=[Operand("x"), Operand("w", streamed=True), Operand("part", "write")],
+    operands=[Operand("x", tiles=True), Operand("w", streamed=True), Operand("part", "write")],
     attrs=[Attr("splits", int)],
     outputs_of=lambda call: [((call.attrs["splits"], call["x"].shape[0], call["w"].shape[0]), "float32")],
     tile=tile,

@@ -5,13 +5,13 @@
 namespace ev {
 
 template <class A>
-struct linear_part_op {
+struct linear_part_op : Stateless {
   static constexpr bool RUNS = true, WHOLE_CHUNKS = true;
   static constexpr int K = A::x_t::dim1 / A::splits;
   static_assert(A::splits == 1 || K % SLAB == 0, "a slab of linear_part must be a multiple of 512 columns");
 
   struct View {
-    struct y_t { float* data; int dim0; static constexpr int dim1 = A::part_t::dim2; };
+    struct y_t { float* data; int dim0; static constexpr int dim1 = A::part_t::dim2, layout = PLAIN; };
     typedef typename A::x_t x_t;
     typedef typename A::w_t w_t;
     static constexpr bool has_norm_weight = false, has_rows = false, has_bias = false, has_residual = false;
@@ -22,7 +22,7 @@ struct linear_part_op {
     y_t y;
     __device__ __forceinline__ View(const A& a, int s) : x(a.x), w(a.w) {
       const int tokens = a.part.dim1;
-      x.data += s * K;
+      x.data += (i64)s * K * x_t::rows;  // whole tiles
       w.data = (decltype(w.data))((const u8*)w.data + s * (K / SLAB) * slab_bytes(SLAB, w_t::layout));
       y = {a.part.data + (i64)s * tokens * y_t::dim1, tokens};
     }
@@ -32,10 +32,8 @@ struct linear_part_op {
   static __device__ __forceinline__ void stream(const A& a, Loader& l, int m, int s, int n, int count) {
     Product::stream(View(a, s), l, n, count);
   }
-  __device__ __forceinline__ void prefetch(const A& a, Worker& w, int m, int s, int n, int count) {}
   __device__ __forceinline__ void run(const A& a, Worker& w, int m, int s, int n, int count) {
-    Product p;
-    p.run(View(a, s), w, m, n, count);
+    Product::run(View(a, s), w, m, n, count);
   }
 };
 

@@ -24,7 +24,7 @@ OP = Op(
         Operand("residual"),
         Operand("norm_weight"),
         Operand("y", "write"),
-        Operand("h", "write"),
+        Operand("h", "write", tiles=True),
     ],
     attrs=[Attr("eps", float, doc="added to the mean square")],
     outputs_of=lambda call: [(call["residual"].shape, call["residual"].dtype)] * 2,

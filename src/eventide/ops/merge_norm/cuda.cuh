@@ -74,7 +74,7 @@ struct merge_norm_op {
         const u32 two = (&y[i].x)[e], by = (&norm[i].x)[e];
         (&h.x)[e] = pack_halves(low_half(two) * scale * low_half(by), high_half(two) * scale * high_half(by));
       }
-      *(uint4*)(a.h.data + (i64)m * N + c) = h;
+      put_eight(a.h, m, c, h);
     }
   }
 };

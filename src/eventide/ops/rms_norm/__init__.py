@@ -10,7 +10,7 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     rows, cols = call["y"].shape
     # many tokens a linear on a GPU: a task for every few, so that more than one worker is at work
     many = target.kind == "cuda" and target.tile_tokens >= 16
-    m = tiled("m", target.tile_tokens // 16 if many else target.tile_tokens, rows)
+    m = tiled("m", max(8, target.tile_tokens // 16) if many else target.tile_tokens, rows)
     regions: dict[str, Region] = {"x": (m.span, full(cols)), "w": (full(cols),), "y": (m.span, full(cols))}
     if "rows" in call:
         regions["x"] = (Via(call["rows"].name, (), m.span.lo, m.span.hi), full(cols))
@@ -20,7 +20,7 @@ def tile(call, target):  # type: ignore[no-untyped-def]
 
 OP = Op(
     "rms_norm",
-    operands=[Operand("x"), Operand("w"), Operand("rows", optional=True), Operand("y", "write")],
+    operands=[Operand("x"), Operand("w"), Operand("rows", optional=True), Operand("y", "write", tiles=True)],
     attrs=[Attr("eps", float, doc="added to the mean square")],
     outputs_of=lambda call: [
         (((call["rows"] if "rows" in call else call["x"]).shape[0], call["x"].shape[1]), call["x"].dtype)

@@ -13,7 +13,7 @@ def tile(call, target):  # type: ignore[no-untyped-def]
 
 OP = Op(
     "silu_mul",
-    operands=[Operand("x"), Operand("y", "write")],
+    operands=[Operand("x"), Operand("y", "write", tiles=True)],
     outputs_of=lambda call: [((call["x"].shape[0], call["x"].shape[1] // 2), call["x"].dtype)],
     tile=tile,
     axes=["m"],
