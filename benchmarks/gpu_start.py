@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 from gpu_decode import HERE, MODELS, config_of, versions
 
+from eventide.models.config import ModelConfig
+
 CHILD = """
 import json, sys, time
 import numpy as np
@@ -50,12 +52,8 @@ print(json.dumps({"seconds": marks, "prompt_ms": prompts, "pieces": pieces}))
 """
 
 
-def write_checkpoint(folder: Path, model: str) -> int:
-    """config.json and random weights under the names that checkpoints use; the number of bytes."""
-    import ml_dtypes
-
-    from eventide.models.weights import decoder_weights
-
+def write_config(folder: Path, model: str) -> ModelConfig:
+    """The model's config.json, enough for a model of random weights."""
     c = config_of(model)
     folder.mkdir(parents=True, exist_ok=True)
     facts = {
@@ -67,6 +65,16 @@ def write_checkpoint(folder: Path, model: str) -> int:
         "rms_norm_eps": c.rms_norm_eps, "rope_theta": c.rope_theta, "torch_dtype": "bfloat16",
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(facts))
+    return c
+
+
+def write_checkpoint(folder: Path, model: str) -> int:
+    """config.json and random weights under the names that checkpoints use; the number of bytes."""
+    import ml_dtypes
+
+    from eventide.models.weights import decoder_weights
+
+    c = write_config(folder, model)
     header: dict[str, Any] = {}
     at = 0
     for source in (source for spec in decoder_weights(c) for source in spec.sources):

@@ -3,12 +3,21 @@
     python tools/engine_checks.py steps                      500 mixed steps of 1 to 64 sequences of 1 to 4,096 tokens
     python tools/engine_checks.py churn                      10,000 requests, some cancelled, in a cache too small for them
     python tools/engine_checks.py churn --requests 500 --device cpu --seed 3
+    python tools/engine_checks.py steps --device cuda        the same on a GPU
 
-Both use a small model with random weights (float32 on the CPU), prompts that partly begin alike, greedy and drawn tokens, and
-compare every request's tokens and log-probabilities, bit for bit on the CPU, with the same request alone in an engine that has
-served nobody before. They also say that the plan is the same afterwards (a digest of its serial form), that nothing was
-compiled and no library loaded or process begun meanwhile, and that every page has come back. Exit code 1 where anything of
-that fails.
+Both use a small model with random weights, prompts that partly begin alike, greedy and drawn tokens, and compare every
+request's tokens and log-probabilities with the same request alone in an engine that has served nobody before. They also say
+that the plan is the same afterwards (a digest of its serial form; on a GPU of all plans and of the compiled kernels), that
+nothing was compiled and no library or kernel loaded or process begun meanwhile, and that every page has come back. Exit code 1
+where anything of that fails.
+
+On the CPU, in float32, equal means bit for bit. On a GPU, in bfloat16, a step of another composition adds in another order, and
+the rule is, with the bound `BOUND` standard deviations of a row of logits:
+  - a token's log-probability differs from that of the request alone by no more than the bound;
+  - the token is the one drawn alone wherever the gap between the two best (of the scores that a draw compares, where it isn't
+    greedy) exceeds the bound. Behind a token that differs the continuations are different texts, so every token is also held to
+    the logits of one pass over all that stands before it: it is the best of that row, or less than the bound behind it;
+  - the same requests in the same composition give the same bits: all steps run twice.
 """
 
 from __future__ import annotations
@@ -29,8 +38,11 @@ from typing import Any
 import numpy as np
 
 import eventide
+from eventide.backends.cuda import fit
+from eventide.backends.cuda.driver import Device
 from eventide.engine import plans
 from eventide.ir import serial
+from eventide.ops.sample.reference import gumbel
 
 CONFIG = {
     "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128,
@@ -38,6 +50,12 @@ CONFIG = {
     "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1e6, "tie_word_embeddings": True, "max_position_embeddings": 4096,
     "attention_bias": False, "use_sliding_window": False, "bos_token_id": None, "eos_token_id": 7, "torch_dtype": "float32",
 }  # fmt: skip
+# the kernels of a GPU are made for heads of 64 or 128; few layers of the 0.6B shape, and fewer words
+GPU_CONFIG = {
+    **CONFIG, "hidden_size": 1024, "intermediate_size": 3072, "num_attention_heads": 16, "num_key_value_heads": 8,
+    "head_dim": 128, "vocab_size": 8192, "torch_dtype": "bfloat16",
+}  # fmt: skip
+BOUND = 0.05  # of the standard deviation of a row of logits; see above
 COMPILING = ("ctypes.dlopen", "subprocess.Popen", "os.posix_spawn", "os.exec")
 
 
@@ -65,44 +83,63 @@ class Report:
 
 
 def open_model(folder: Path, max_seqs: int, max_seq_len: int, device: str = "cpu") -> eventide.LLM:
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    dtype = "float32" if device == "cpu" else "bfloat16"
+    config = CONFIG if device == "cpu" else GPU_CONFIG
+    (folder / "config.json").write_text(json.dumps(config))
     return eventide.LLM(
-        folder, load_format="dummy", device=device, dtype=dtype, max_seqs=max_seqs, max_seq_len=max_seq_len
-    )  # fmt: skip
+        folder, load_format="dummy", device=device, dtype=str(config["torch_dtype"]), max_seqs=max_seqs, max_seq_len=max_seq_len
+    )
 
 
 def digest(llm: eventide.LLM) -> str:
-    return hashlib.sha256(json.dumps(serial.to_dict(llm.plan), sort_keys=True).encode()).hexdigest()
+    runner: Any = llm._runner
+    kernels = [*runner._decode.values(), *runner._mixed.values()] if llm.device == "cuda" else []
+    found = hashlib.sha256()
+    for plan in [llm.plan, *(kernel.plan for kernel in kernels)]:
+        found.update(json.dumps(serial.to_dict(plan), sort_keys=True).encode())
+    for kernel in kernels:
+        found.update(kernel.binary.cubin)
+    return found.hexdigest()
 
 
 @contextmanager
 def counted_compilations() -> Iterator[Counter[str]]:
-    """Plans compiled by the engine, libraries loaded and processes begun inside the block."""
+    """Plans compiled by the engine, code compiled for and loaded to a GPU, libraries loaded and processes begun inside the
+    block."""
     found: Counter[str] = Counter()
-    compile_plan, on = plans.compile_plan, True
+    compile_plan, compile_source, load, on = plans.compile_plan, fit.compile_source, Device.load, True
 
     def counting(*args: Any, **options: Any) -> Any:
         found["plan"] += 1
         return compile_plan(*args, **options)
+
+    def compiling(*args: Any, **options: Any) -> Any:
+        found["source"] += 1
+        return compile_source(*args, **options)
+
+    def loading(*args: Any) -> Any:
+        found["kernel"] += 1
+        return load(*args)
 
     def audit(event: str, args: Any) -> None:  # hooks can't be taken out again
         if on and event in COMPILING:
             found[event] += 1
 
     sys.addaudithook(audit)
-    plans.compile_plan = counting
+    plans.compile_plan, fit.compile_source, Device.load = counting, compiling, loading  # type: ignore[method-assign]
     try:
         yield found
     finally:
-        plans.compile_plan, on = compile_plan, False
+        plans.compile_plan, fit.compile_source, on = compile_plan, compile_source, False
+        Device.load = load  # type: ignore[method-assign]
 
 
-def random_request(rng: np.random.Generator, id: int, common: list[int], most_prompt: int, most_new: int) -> eventide.Request:
+def random_request(
+    rng: np.random.Generator, id: int, common: list[int], most_prompt: int, most_new: int, vocab_size: int
+) -> eventide.Request:
     """Lengths are log-uniform. A third begins with some of `common`, half draws at random, the end token ends some early."""
     new = int(np.exp(rng.uniform(0, np.log(most_new + 1))))
     length = int(np.exp(rng.uniform(0, np.log(most_prompt + 1))))
-    prompt = rng.integers(0, CONFIG["vocab_size"], length).tolist()  # type: ignore[call-overload]
+    prompt = rng.integers(0, vocab_size, length).tolist()
     if rng.random() < 1 / 3:
         shared = int(rng.integers(0, length))
         prompt[:shared] = common[:shared]
@@ -121,33 +158,92 @@ def alone(llm: eventide.LLM, request: eventide.Request) -> Found:
     return found
 
 
-def compare(llm: eventide.LLM, requests: list[eventide.Request], found: dict[int, Found]) -> tuple[list[str], float]:
-    """Requests that got something else than alone; seconds of the comparison."""
-    begin, wrong = time.perf_counter(), []
+@dataclass
+class Compared:
+    """What a comparison found: what is wrong, and the largest differences, in standard deviations of a row of logits."""
+
+    problems: list[str] = field(default_factory=list)
+    logprob: float = 0.0  # between log-probabilities of the same token
+    behind: float = 0.0  # of a chosen token, behind the best one
+    others: int = 0  # requests with a token that isn't the one drawn alone
+    seconds: float = 0.0
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        found = {"logprobs_differ_by": self.logprob, "tokens_behind_by": self.behind}
+        return {name: round(value, 4) for name, value in found.items()} | {"with_another_token": self.others}
+
+
+def compare(llm: eventide.LLM, requests: list[eventide.Request], found: dict[int, Found]) -> Compared:
+    """Requests that got something else than alone."""
+    begin, compared = time.perf_counter(), Compared()
     for r in requests:
         got, want = found[r.id], alone(llm, r)  # type: ignore[index]
         n = len(got.token_ids)
-        if got.reason != "cancelled" and (n != len(want.token_ids) or got.reason != want.reason):
-            wrong.append(f"request {r.id} ended after {n} tokens ({got.reason}), alone after {len(want.token_ids)} ({want.reason})")
-        elif got.token_ids != want.token_ids[:n] or got.logprobs != want.logprobs[:n]:
-            wrong.append(f"request {r.id} got other tokens or log-probabilities than alone")
-    return wrong, time.perf_counter() - begin
+        same = got.token_ids == want.token_ids[:n]
+        if (same or llm.device == "cpu") and got.reason not in ("cancelled", want.reason):
+            compared.problems.append(f"request {r.id} ended after {n} tokens ({got.reason}), alone as {want.reason}")
+        elif same and got.reason != "cancelled" and n != len(want.token_ids):
+            compared.problems.append(f"request {r.id} ended after {n} tokens, alone after {len(want.token_ids)}")
+        elif llm.device == "cuda":
+            compare_nearly(llm, r, got, want, compared)
+        elif not same or got.logprobs != want.logprobs[:n]:
+            compared.problems.append(f"request {r.id} got other tokens or log-probabilities than alone")
+    compared.seconds = time.perf_counter() - begin
+    return compared
 
 
-def run_steps(llm: eventide.LLM, num_steps: int, seed: int, token_budget: int) -> Report:
+def compare_nearly(llm: eventide.LLM, r: eventide.Request, got: Found, want: Found, compared: Compared) -> None:
+    """The rule for bfloat16."""
+    n, params = len(got.token_ids), r.params
+    assert params is not None and not isinstance(r.prompt, str)
+    if n == 0:  # cancelled before it began
+        return
+    rows = llm.logits([*r.prompt, *got.token_ids[:-1]])[len(r.prompt) - 1 :].astype(np.float64)
+    bounds = rows.std(axis=1)
+    top = rows.max(axis=1)
+    logprobs = rows - top[:, None] - np.log(np.exp(rows - top[:, None]).sum(axis=1))[:, None]
+    places = zip(got.token_ids, want.token_ids)
+    common = next((i for i, (a, b) in enumerate(places) if a != b), min(n, len(want.token_ids)))
+    compared.others += got.token_ids != want.token_ids[:n]
+    for i, token in enumerate(got.token_ids):
+        apart = abs(got.logprobs[i].logprob - logprobs[i, token])
+        if i < common:
+            apart = max(apart, abs(got.logprobs[i].logprob - want.logprobs[i].logprob))
+        behind = _behind(rows[i], token, params, len(r.prompt) + i, BOUND * bounds[i])
+        compared.logprob = max(compared.logprob, apart / bounds[i])
+        compared.behind = max(compared.behind, behind / bounds[i])
+        if apart > BOUND * bounds[i]:
+            compared.problems.append(f"request {r.id}, token {i}: its log-probability is {apart:.4f} from that alone")
+        if behind > BOUND * bounds[i]:
+            compared.problems.append(f"request {r.id}, token {i} ({token}) is {behind:.4f} behind the best one alone")
+
+
+def _behind(row: np.ndarray, token: int, params: eventide.SamplingParams, position: int, bound: float) -> float:
+    """How far a token stands behind the best one, in what the sampler compares, given back in units of logits. A draw compares
+    what top_k leaves; tokens within `bound` of its edge may be left or not."""
+    if not params.temperature:
+        return float(row.max() - row[token])
+    assert params.top_k and params.seed is not None
+    scores = row + params.temperature * gumbel(params.seed, position, len(row))
+    edge = np.partition(row, -params.top_k)[-params.top_k]
+    kept = scores[row >= edge + bound]
+    return float(max(edge - row[token], kept.max(initial=-np.inf) - scores[token], 0.0))
+
+
+def serve_steps(llm: eventide.LLM, num_steps: int, seed: int, token_budget: int) -> tuple[list, dict[int, Found], dict[str, Any]]:  # type: ignore[type-arg]
     """Steps until `num_steps` of them have read prompts and drawn tokens for others at once; the number of sequences walks
-    between 1 and all that there are slots for."""
+    between 1 and all that there are slots for. (requests, what they got, figures)."""
     rng, limits = np.random.default_rng(seed), llm.limits
     engine = eventide.Engine(llm, token_budget=token_budget)
-    pages, before = engine.free_pages, digest(llm)
-    common = rng.integers(0, CONFIG["vocab_size"], limits.max_seq_len).tolist()  # type: ignore[call-overload]
+    pages = engine.free_pages
+    common = rng.integers(0, llm.config.vocab_size, limits.max_seq_len).tolist()
     requests: list[eventide.Request] = []
     found: dict[int, Found] = {}
     most_new = min(400, limits.max_seq_len // 2)
     # it begins with more short prompts than there are slots for
     burst = target = limits.max_seqs * 5 // 4
     mixed, batches = 0, Counter[int]()
-    begin = time.perf_counter()
 
     def step() -> None:
         nonlocal mixed
@@ -158,28 +254,39 @@ def run_steps(llm: eventide.LLM, num_steps: int, seed: int, token_budget: int) -
             found[output.id].add(output)  # type: ignore[index]
         batches[max(1, len(engine._loop.running))] += 1
 
-    with counted_compilations() as compiled:
-        while mixed < num_steps:
-            if rng.random() < 0.03:
-                target = int(rng.integers(1, limits.max_seqs * 5 // 4 + 1))  # at times more than there are slots for
-            while engine.num_requests < target:
-                most_prompt = 64 if len(requests) < burst else limits.max_seq_len - most_new
-                requests.append(random_request(rng, len(requests), common, most_prompt, most_new))
-                found[len(requests) - 1] = Found()
-                engine.add(requests[-1])
-            step()
-        while engine.num_requests:
-            step()
-    seconds = time.perf_counter() - begin
-    lost = pages - engine.free_pages
-    problems, compared_s = compare(llm, requests, found)
+    while mixed < num_steps:
+        if rng.random() < 0.03:
+            target = int(rng.integers(1, limits.max_seqs * 5 // 4 + 1))  # at times more than there are slots for
+        while engine.num_requests < target:
+            most_prompt = 64 if len(requests) < burst else limits.max_seq_len - most_new
+            requests.append(random_request(rng, len(requests), common, most_prompt, most_new, llm.config.vocab_size))
+            found[len(requests) - 1] = Found()
+            engine.add(requests[-1])
+        step()
+    while engine.num_requests:
+        step()
     lengths = [len(r.prompt) for r in requests]
     figures = {
         "mixed_steps": mixed, "steps": engine.stats["steps"], "batches": [min(batches), max(batches)], "requests": len(requests),
-        "prompt_lengths": [min(lengths), max(lengths)], **engine.stats, "plan": before[:16], "compiled": sum(compiled.values()),
-        "seconds": round(seconds, 1), "seconds_alone": round(compared_s, 1),
+        "prompt_lengths": [min(lengths), max(lengths)], **engine.stats, "pages_lost": pages - engine.free_pages,
     }  # fmt: skip
-    return Report(figures, problems + _problems(llm, before, compiled, lost))
+    return requests, found, figures
+
+
+def run_steps(llm: eventide.LLM, num_steps: int, seed: int, token_budget: int) -> Report:
+    """Mixed steps, on a GPU twice; then every request alone."""
+    before, begin = digest(llm), time.perf_counter()
+    with counted_compilations() as compiled:
+        requests, found, figures = serve_steps(llm, num_steps, seed, token_budget)
+        seconds = time.perf_counter() - begin
+        again = serve_steps(llm, num_steps, seed, token_budget) if llm.device == "cuda" else (requests, found, figures)
+        compared = compare(llm, requests, found)
+    problems = compared.problems
+    if again[1] != found or again[2] != figures:
+        problems.append("the same steps a second time gave other tokens or log-probabilities")
+    figures |= {"plan": before[:16], "compiled": sum(compiled.values()), "seconds": round(seconds, 1)}
+    figures |= (compared.figures if llm.device == "cuda" else {}) | {"seconds_alone": round(compared.seconds, 1)}
+    return Report(figures, problems + _problems(llm, before, compiled, figures["pages_lost"]))
 
 
 def run_churn(llm: eventide.LLM, num_requests: int, seed: int, cache_tokens: int, token_budget: int) -> Report:
@@ -188,8 +295,9 @@ def run_churn(llm: eventide.LLM, num_requests: int, seed: int, cache_tokens: int
     engine = eventide.Engine(llm, token_budget=token_budget, cache_tokens=cache_tokens)
     pages, before = engine.free_pages, digest(llm)
     longest = min(limits.max_seq_len, cache_tokens)
-    common = rng.integers(0, CONFIG["vocab_size"], longest).tolist()  # type: ignore[call-overload]
-    requests = [random_request(rng, i, common, longest // 3, longest - longest // 3) for i in range(num_requests)]
+    common = rng.integers(0, llm.config.vocab_size, longest).tolist()
+    words = llm.config.vocab_size
+    requests = [random_request(rng, i, common, longest // 3, longest - longest // 3, words) for i in range(num_requests)]
     found = {i: Found() for i in range(num_requests)}
     coming, alive, cancelled = list(range(num_requests))[::-1], set[int](), 0
     begin = time.perf_counter()
@@ -215,13 +323,13 @@ def run_churn(llm: eventide.LLM, num_requests: int, seed: int, cache_tokens: int
         take(engine.step())
     seconds, lost = time.perf_counter() - begin, pages - engine.free_pages
     open_ones = [f"request {i} never ended" for i, one in found.items() if one.reason is None]
-    problems, compared_s = compare(llm, requests, found)
+    compared = compare(llm, requests, found)
     figures = {
         "requests": num_requests, "cancelled": cancelled, "cache_tokens": cache_tokens, **engine.stats, "pages_lost": lost,
         "plan": before[:16], "compiled": sum(compiled.values()), "seconds": round(seconds, 1),
-        "seconds_alone": round(compared_s, 1),
+        **(compared.figures if llm.device == "cuda" else {}), "seconds_alone": round(compared.seconds, 1),
     }  # fmt: skip
-    return Report(figures, open_ones + problems + _problems(llm, before, compiled, lost))
+    return Report(figures, open_ones + compared.problems + _problems(llm, before, compiled, lost))
 
 
 def _problems(llm: eventide.LLM, before: str, compiled: Counter[str], lost: int) -> list[str]:

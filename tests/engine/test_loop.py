@@ -15,6 +15,7 @@ import eventide
 from eventide import Engine, Request, SamplingParams
 from eventide.engine.generation import Generation
 from eventide.engine.loop import StepLoop
+from eventide.engine.steps import Step
 from eventide.errors import UsageError
 
 
@@ -162,6 +163,33 @@ def test_the_next_step_is_made_while_one_is_under_way(llm: eventide.LLM, monkeyp
     steps = events[: events.index("take", 3 * 12) + 1]
     assert steps[:2] == ["prepare", "start"], "the first one, in which the long prompt is let in"
     assert steps[2:] == ["prepare", "take", "start"] * (len(steps[2:]) // 3) + ["prepare", "take"] and len(steps) > 30
+
+
+def test_a_step_that_is_made_ahead_has_the_pages_that_it_writes_to(llm: eventide.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several sequences come to the end of a page beside a prompt that is being read."""
+    runner = llm._runner
+    prepare = runner.prepare
+
+    def checked(step: Step) -> object:
+        slots = step.inputs["slot"]
+        assert slots.min() >= llm.limits.page_size and len(np.unique(slots)) == len(slots), "page 0 is nobody's"
+        return prepare(step)
+
+    prompts = {i: [5 + i] * (60 + i % 2) for i in range(6)}
+    alone = {i: llm.generate(prompt, long(20)).token_ids for i, prompt in prompts.items()}
+    monkeypatch.setattr(runner, "overlaps", True)
+    monkeypatch.setattr(runner, "prepare", checked)
+    engine = Engine(llm, token_budget=24)
+    for i, prompt in prompts.items():
+        engine.add(Request(i, prompt, long(20)))
+    while sum(g.unread == 1 for g in engine._loop.running) < 6:
+        engine.step()
+    found = {i: list(g.known[len(prompts[i]) :]) for i, g in enumerate(engine._loop.running)}
+    engine.add(Request("long", [9] * 300, long(1)))
+    for output in engine.run():
+        if output.id in found:
+            found[output.id] += output.token_ids
+    assert found == alone and engine.free_pages == llm.limits.pages - 1
 
 
 def test_ctrl_c_ends_the_steps_and_no_more(llm: eventide.LLM) -> None:

@@ -204,14 +204,21 @@ class StepLoop:
         after = {id(g): (g.cached_len + count, len(g.known) + draws, g.left - draws) for g, count, draws in flight.members}
         states = [(g, *after.get(id(g), (g.cached_len, len(g.known), g.left))) for g in self.running]
         going_on = [(g, cached, known) for g, cached, known, left in states if left > 0]
-        budget, chunks = self.token_budget, []
+        budget, chosen = self.token_budget, []
         for generation, cached, known in sorted(going_on, key=lambda s: (s[2] - s[1] > 1, s[0].rank)):
             count = min(known - cached, budget)
             if count:
-                chunks.append(generation.chunk(count, cached, known))
+                chosen.append((generation, count, cached, known))
                 budget -= count
+        chunks = [generation.chunk(*counts) for generation, *counts in chosen]
         reading = any(chunk.count > 1 or not chunk.sample for chunk in chunks)
-        if flight.left == 1 and reading and (self._ahead is None or self._ahead[:2] != (chunks, self._pool.version)):
+        if flight.left != 1 or not reading or (self._ahead is not None and self._ahead[:2] == (chunks, self._pool.version)):
+            return
+        # it can't be made without the pages that it writes to; where they are too few somebody will be pushed out
+        pool, ends = self._pool, [(g.place, cached + count) for g, count, cached, _ in chosen if g.place is not None]
+        if sum(pool.missing(*end) for end in ends) <= pool.available:
+            for end in ends:
+                pool.reserve(*end)
             self._ahead = self._prepared(chunks)
 
     def _reserve_ahead(self, works: list[Generation], max_steps: int) -> int:

@@ -16,9 +16,9 @@ from ..declaration import Attr, Op, Operand, Tiling, full, tiled
 def tile(call, target):  # type: ignore[no-untyped-def]
     d, heads, kv_heads = (call.attrs[k] for k in ("head_dim", "num_heads", "num_kv_heads"))
     group = heads // kv_heads
-    # many tokens a linear on a GPU: more tasks than one for each KV head
-    many = target.kind == "cuda" and target.tile_tokens >= 16
-    m = tiled("m", target.tile_tokens // 16 if many else target.tile_tokens, call["q"].shape[0])
+    # on a GPU a step of as many tokens as a linear takes at once is 16 tasks for each KV head, so that most workers have one
+    tokens = max(1, target.tile_tokens // 16) if target.kind == "cuda" else target.tile_tokens
+    m = tiled("m", tokens, call["q"].shape[0])
     h = tiled("h", 1, kv_heads)
     cache = (Span.at(h.var), Via(call["slot"].name, (), m.span.lo, m.span.hi), full(d))
     rows = (*(full(e) for e in call["q_in"].shape[:-2]), m.span)

@@ -27,7 +27,8 @@ def tile(call, target):  # type: ignore[no-untyped-def]
         "best": (r.span, piece),
         "sums": (r.span, piece, full(2)),
     }
-    return Tiling(axes=[r.axis, v.axis], regions=regions, attrs={"piece": PIECE})
+    # a worker has one piece of all rows rather than all pieces of one: it waits for few columns of the logits
+    return Tiling(axes=[v.axis, r.axis], regions=regions, attrs={"piece": PIECE})
 
 
 OP = Op(
@@ -35,7 +36,7 @@ OP = Op(
     operands=[Operand("logits"), Operand("row_seq"), Operand("best", "write"), Operand("sums", "write")],
     outputs_of=outputs,
     tile=tile,
-    axes=["r", "v"],
+    axes=["v", "r"],
     tile_attrs=["piece"],
     folder=Path(__file__).parent,
     doc=__doc__,

@@ -6,7 +6,7 @@
 namespace ev {
 constexpr int NUM_SYMBOLS = 4;
 constexpr int NUM_CELLS = 11;
-constexpr int ARGS = 20;
+constexpr int ARGS = 18;
 constexpr int WORKERS = 4;
 constexpr int SLOTS = 16;
 constexpr int SLOT = 8192;
@@ -51,7 +51,7 @@ struct C0 {
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
-    return block_share<WORKERS>(worker, tasks, (int)args[5] + (int)args[6] * s.symbol(0) + (int)args[7] * ev_floordiv((s.symbol(0) + 7), 8) + (int)args[8] * s.symbol(3));
+    return block_share<WORKERS>(worker, tasks, (int)args[5] + (int)args[6] * s.symbol(0) + (int)args[7] * s.symbol(3));
   }
   __device__ __forceinline__ void waits(Waiter& k, const Coords& x) const {
   }
@@ -100,7 +100,7 @@ struct C1 {
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
-    return block_share<WORKERS>(worker, tasks, (int)args[5] + (int)args[6] * s.symbol(0) + (int)args[7] * ev_floordiv((s.symbol(0) + 7), 8) + (int)args[8] * s.symbol(3));
+    return block_share<WORKERS>(worker, tasks, (int)args[5] + (int)args[6] * s.symbol(0) + (int)args[7] * s.symbol(3));
   }
   __device__ __forceinline__ void waits(Waiter& k, const Coords& x) const {
   }
@@ -136,7 +136,7 @@ struct C2 {
   static constexpr int num_kv_heads = 1;
   static constexpr int head_dim = 64;
   static constexpr float eps = (float)1e-06;
-  static constexpr int tile_m = 8;
+  static constexpr int tile_m = 1;
   const Step& s;
   const u64* args;
   __device__ __forceinline__ C2(const Step& step_, const u64* args_) : s(step_), args(args_) {
@@ -165,7 +165,7 @@ struct C2 {
   static constexpr bool WAITS_VARY = true, NOTIFIES_VARY = true;
   static constexpr bool WAITS = true, NOTIFIES = true;
   __device__ __forceinline__ int last_extent() const { return 1; }
-  __device__ __forceinline__ int tasks() const { return ev_floordiv((s.symbol(0) + 7), 8); }
+  __device__ __forceinline__ int tasks() const { return s.symbol(0); }
   __device__ __forceinline__ Coords coords(int t) const {
     Coords x = {{0, 0, 0, 0}};
     x.v[1] = t % 1; t /= 1;
@@ -173,18 +173,18 @@ struct C2 {
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
-    return block_share<WORKERS>(worker, tasks, (int)args[13] + (int)args[14] * s.symbol(0) + (int)args[15] * ev_floordiv((s.symbol(0) + 7), 8) + (int)args[16] * s.symbol(3));
+    return block_share<WORKERS>(worker, tasks, (int)args[13] + (int)args[14] * s.symbol(0) + (int)args[15] * s.symbol(3));
   }
   __device__ __forceinline__ void waits(Waiter& k, const Coords& x) const {
-    { const int c0 = x.v[0];
+    for (int c0 = ev_max(ev_floordiv(x.v[0], 8), 0), end0 = ev_min(ev_min((ev_floordiv(x.v[0], 8) + 1), ev_floordiv((s.symbol(0) + 7), 8)), ev_floordiv((s.symbol(0) + 7), 8)); c0 < end0; ++c0) {
     for (int c1 = ev_max(2 * x.v[1], 0), end1 = ev_min((2 * x.v[1] + 2), 4); c1 < end1; ++c1) {
     k.add((u32)args[11] + (c0 * 4 + c1), 8);
     }}
-    { const int c0 = x.v[0];
+    for (int c0 = ev_max(ev_floordiv(x.v[0], 8), 0), end0 = ev_min(ev_min((ev_floordiv(x.v[0], 8) + 1), ev_floordiv((s.symbol(0) + 7), 8)), ev_floordiv((s.symbol(0) + 7), 8)); c0 < end0; ++c0) {
     { const int c1 = (x.v[1] + 2);
     k.add((u32)args[11] + (c0 * 4 + c1), 8);
     }}
-    { const int c0 = x.v[0];
+    for (int c0 = ev_max(ev_floordiv(x.v[0], 8), 0), end0 = ev_min(ev_min((ev_floordiv(x.v[0], 8) + 1), ev_floordiv((s.symbol(0) + 7), 8)), ev_floordiv((s.symbol(0) + 7), 8)); c0 < end0; ++c0) {
     { const int c1 = (x.v[1] + 3);
     k.add((u32)args[11] + (c0 * 4 + c1), 8);
     }}
@@ -245,11 +245,11 @@ struct C3 {
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
-    return block_share<WORKERS>(worker, tasks, (int)args[10] + (int)args[11] * s.symbol(0) + (int)args[12] * ev_floordiv((s.symbol(0) + 7), 8) + (int)args[13] * s.symbol(3));
+    return block_share<WORKERS>(worker, tasks, (int)args[10] + (int)args[11] * s.symbol(0) + (int)args[12] * s.symbol(3));
   }
   __device__ __forceinline__ void waits(Waiter& k, const Coords& x) const {
     { const int c0 = x.v[1];
-    k.add((u32)args[8] + c0, ev_floordiv((s.symbol(0) + 7), 8));
+    k.add((u32)args[8] + c0, s.symbol(0));
     }
   }
   __device__ __forceinline__ void notifies(Notifier& k, const Coords& x, int times) const {
@@ -299,7 +299,7 @@ struct C4 {
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
-    return block_share<WORKERS>(worker, tasks, (int)args[5] + (int)args[6] * s.symbol(0) + (int)args[7] * ev_floordiv((s.symbol(0) + 7), 8) + (int)args[8] * s.symbol(3));
+    return block_share<WORKERS>(worker, tasks, (int)args[5] + (int)args[6] * s.symbol(0) + (int)args[7] * s.symbol(3));
   }
   __device__ __forceinline__ void waits(Waiter& k, const Coords& x) const {
     k.add((u32)args[4] + 0, s.symbol(3));
@@ -352,7 +352,7 @@ struct C5 {
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
-    return block_share<WORKERS>(worker, tasks, (int)args[4] + (int)args[5] * s.symbol(0) + (int)args[6] * ev_floordiv((s.symbol(0) + 7), 8) + (int)args[7] * s.symbol(3));
+    return block_share<WORKERS>(worker, tasks, (int)args[4] + (int)args[5] * s.symbol(0) + (int)args[6] * s.symbol(3));
   }
   __device__ __forceinline__ void waits(Waiter& k, const Coords& x) const {
   }
@@ -405,7 +405,7 @@ struct C6 {
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
-    return block_share<WORKERS>(worker, tasks, (int)args[5] + (int)args[6] * s.symbol(0) + (int)args[7] * ev_floordiv((s.symbol(0) + 7), 8) + (int)args[8] * s.symbol(3));
+    return block_share<WORKERS>(worker, tasks, (int)args[5] + (int)args[6] * s.symbol(0) + (int)args[7] * s.symbol(3));
   }
   __device__ __forceinline__ void waits(Waiter& k, const Coords& x) const {
   }
@@ -461,7 +461,7 @@ struct C7 {
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
-    return block_share<WORKERS>(worker, tasks, (int)args[7] + (int)args[8] * s.symbol(0) + (int)args[9] * ev_floordiv((s.symbol(0) + 7), 8) + (int)args[10] * s.symbol(3));
+    return block_share<WORKERS>(worker, tasks, (int)args[7] + (int)args[8] * s.symbol(0) + (int)args[9] * s.symbol(3));
   }
   __device__ __forceinline__ void waits(Waiter& k, const Coords& x) const {
     k.add((u32)args[5] + 0, 8 * ev_floordiv((s.symbol(0) + 7), 8));
@@ -539,7 +539,7 @@ struct C8 {
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
-    return block_share<WORKERS>(worker, tasks, (int)args[14] + (int)args[15] * s.symbol(0) + (int)args[16] * ev_floordiv((s.symbol(0) + 7), 8) + (int)args[17] * s.symbol(3));
+    return block_share<WORKERS>(worker, tasks, (int)args[14] + (int)args[15] * s.symbol(0) + (int)args[16] * s.symbol(3));
   }
   __device__ __forceinline__ void waits(Waiter& k, const Coords& x) const {
     for (int c0 = ev_max(ev_floordiv(x.v[0], 8), 0), end0 = ev_min(ev_min(ev_floordiv((s.symbol(1) + 7), 8), (ev_floordiv(x.v[0], 8) + 1)), ev_floordiv((s.symbol(1) + 7), 8)); c0 < end0; ++c0) {
