@@ -105,10 +105,10 @@ def test_whole_models_fit(name: str, compiled: dict[str, Future[tuple[Source, Bi
     used = binary.resources
     assert binary.cubin[:4] == b"\x7fELF"
     found = re.findall(r"Compiling entry function '(\w+)'.*?Used (\d+) registers", binary.log, re.S)
-    assert len(found) == (len(source.streamed) if source.config.per_op else 1)
+    assert len(found) == (len(source.threads) if source.config.per_op else 1)
     for kernel, registers in found:
         # one kernel an operator: 256 threads, and a warp that loads where operands stream
-        threads = 256 + 32 * source.streamed[int(kernel.split("_")[1])] if source.config.per_op else 0
+        threads = source.threads[int(kernel.split("_")[1])] if source.config.per_op else 0
         assert 0 < int(registers) <= (65536 // threads // 8 * 8 if threads else REGISTERS), kernel
     assert used["shared_bytes"] > 0 and source.config.shared_bytes + used["shared_bytes"] <= SHARED_LIMIT
     assert used["spill_bytes"] == 0 and used["stack_bytes"] == 0, f"{name} spills {used}"

@@ -74,7 +74,7 @@ class Source:
     config: Config
     segments: list[list[Argument]]  # the class of each segment, then its arguments
     stride: int  # arguments of a segment in the table, padded
-    streamed: list[bool]  # of each class, whether it has operands that stream
+    threads: list[int]  # of a block of each class's own kernel, see device/cuda/per_op.cuh
 
 
 def generate(plan: Plan, config: Config | None = None) -> Source:
@@ -113,8 +113,9 @@ class _Generator:
             rotation = [Argument("number", v) for v in (const, *(terms.get(a, 0) for a in self.atoms))]
             segments.append([Argument("number", cls), *body.arguments, *rotation])
         stride = -(-max(len(s) for s in segments) // 2) * 2  # the copy engine moves 16 bytes at a time
-        streamed = ["STREAMED = true" in body for body in self.bodies]
-        return Source(self._assemble(stride), self.layout, self.config, segments, stride, streamed)
+        loaders = 64 if self.wide else 32
+        threads = [256 + loaders * ("STREAMED = true" in body) for body in self.bodies]
+        return Source(self._assemble(stride), self.layout, self.config, segments, stride, threads)
 
     def _rotation(self, segment: Segment) -> tuple[int, dict[Expr, int]]:
         rotate = segment.rotate.a if isinstance(segment.rotate, Mod) else segment.rotate
@@ -129,7 +130,7 @@ class _Generator:
         return {
             "NUM_SYMBOLS": max(len(self.layout.symbols), 1), "NUM_CELLS": self.layout.num_cells, "ARGS": stride,
             "WORKERS": self.schedule.num_workers, "SLOTS": c.slots, "SLOT": c.slot, "IN_FLIGHT": c.in_flight, "SCRATCH": c.scratch,
-            "WIDE": int(self.wide > 0), "STAGES": stages(self.wide, c.scratch),
+            "WIDE": self.wide, "STAGES": stages(self.wide, c.scratch),
             "TRACE": c.trace, "STAGED": max(self.layout.staged_bytes, 16),
             "ANNOUNCED": self.layout.announced_bytes, **({"OP_BLOCKS": c.per_op} if c.per_op else {}),
         }  # fmt: skip
@@ -196,9 +197,9 @@ def wide_tokens(plan: Plan) -> int:
 
 
 def stages(tokens: int, scratch: int) -> int:
-    """Stages of 64 columns of a wide product's input that scratch memory holds, a power of two."""
-    fit = scratch // (128 * tokens) if tokens else 1
-    return 1 << min(max(fit, 1).bit_length() - 1, 3)
+    """Stages of a wide product's input that scratch memory holds, beside the sums of two blocks (device/cuda/wide.cuh)."""
+    sums, stage = 2 * min(tokens, 64) * 68 * 4, tokens * (256 if tokens <= 128 else 128)
+    return min(max((scratch - sums) // stage, 1), 8) if tokens else 1
 
 
 def _bool(value: object) -> str:

@@ -40,7 +40,7 @@ class UnfitPlanError(DeviceError):
 def divisions(plan: Plan) -> list[Config]:
     """Configurations to try, in order."""
     tile, wide = max((int(g.attrs.get("tile_m", 1)) for g in plan.grids), default=1), wide_tokens(plan)
-    sizes = (40, 64, 88, 120, 152, 184) if tile == 1 else (88, 120, 152, 184) if not wide else (96, 128, 160)
+    sizes = (40, 64, 88, 120, 152, 184) if tile == 1 else (88, 120, 152, 184) if not wide else (100, 132, 166)
     streams = [plan.tensors[a.tensor] for g in plan.grids for a in g.accesses if get_op(g.op).operand(a.operand).streamed]
     weights = [t for t in streams if t.role == "weight"]
     slot = max((slab_bytes(t.layout) for t in weights), default=slab_bytes(PANEL))

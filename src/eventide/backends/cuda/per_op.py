@@ -34,17 +34,15 @@ class OperatorGraph:
         self._parameters = device.allocate(ctypes.sizeof(LaunchBlock), "launch parameters")
         self.left = self._queued = 0  # steps yet to queue, and those queued, of this launch
         shared = source.config.shared_bytes
-        streamed = source.streamed
-        functions = [device.get(module, f"operator_{i}") for i in range(len(streamed))]
+        functions = [device.get(module, f"operator_{i}") for i in range(len(source.threads))]
         for function in functions:
             device.shared_memory(function, shared)
         address, last = ctypes.c_uint64(self._parameters), len(source.segments) - 1
         with device.capturing() as captured:
             for i, arguments in enumerate(source.segments):
                 cls = int(arguments[0].value)
-                threads = 288 if streamed[cls] else 256  # as OP_THREADS in device/cuda/per_op.cuh
                 values = (address, ctypes.c_int32(i), ctypes.c_int32(i == last))
-                device.launch(functions[cls], workers, threads, shared, *values, overlapping=i > 0)
+                device.launch(functions[cls], workers, source.threads[cls], shared, *values, overlapping=i > 0)
         self.num_kernels = len(source.segments)
         self._graph = captured[0]
 

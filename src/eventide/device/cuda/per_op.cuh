@@ -14,7 +14,7 @@
 
 namespace ev {
 
-// with the loader's warp where operands stream; no warps to take registers from
+// with the loader's warp where operands stream, and that of wide products' inputs; no warps to take registers from
 template <class C>
 constexpr int OP_THREADS = C::STREAMED ? CONSUMERS + (WIDE ? 64 : 32) : CONSUMERS;
 template <class C>

@@ -23,8 +23,9 @@ struct bf16 { unsigned short bits; };  // of our own: NVRTC finds no toolkit hea
 constexpr int WARPS = 8;                 // consumer warps
 constexpr int CONSUMERS = WARPS * 32;    // consumer threads
 constexpr int THREADS = CONSUMERS + 128; // and the loader's warpgroup, of which LANES threads work
-constexpr int LANES = WIDE ? 8 : 2;       // of the loader's warp
+constexpr int LANES = WIDE ? 8 : 2;      // of the loader's warp
 constexpr int READERS = WIDE ? 4 : 1;    // warps that read a chunk of the ring
+constexpr int STAGES_A_LINE = WIDE <= 128 ? 1 : 2, STAGE_BYTES = WIDE * 256 / STAGES_A_LINE;  // of a wide product's input
 constexpr u32 LANES_MASK = (1u << LANES) - 1;
 constexpr int RING = (SLOTS * SLOT + 1023) / 1024 * 1024;  // bytes of the ring
 // A chunk that has landed must not stand in for an older one of the same slot that hasn't: either both belong to one warp,
@@ -58,11 +59,11 @@ struct Launch {
   int num_segments, num_steps, first_segment, last_segment;  // per_op launches run one segment
 };
 
-// What a run of a wide product's tasks reads of its input (wide.cuh, tiles.cuh): stages of 64 columns, `bytes` each, from tiles
-// `pitch` bytes apart; as often as `passes` says, `lines` of two. No passes: there will be no more runs.
+// What a run of a wide product's tasks reads of its input (wide.cuh, tiles.cuh): lines of 128 columns, two tiles `pitch` bytes
+// apart; `passes` times `lines` of them. No passes: there will be no more runs.
 struct Input {
   const u8* from;
-  u32 pitch, bytes;
+  u32 pitch;
   int lines, passes;
   // Lines of a slab come from its end, as the weights do.
   static __device__ __forceinline__ int line(int i, int lines) {
@@ -80,7 +81,7 @@ struct Block {
       mbar_init(&empty[i], READERS);
     }
     for (int i = 0; i < STAGES; ++i) {
-      mbar_init(&x_full[i], 1);
+      mbar_init(&x_full[i], 2 / STAGES_A_LINE);
       mbar_init(&x_empty[i], WARPS);
     }
     mbar_init(&x_asked, 1);
@@ -96,7 +97,7 @@ struct Block {
   int symbols[NUM_SYMBOLS], loader_symbols[NUM_SYMBOLS];
   u64 args[3][ARGS];       // of the consumers' segment, of the next one, and of the last, whose notifier may still read
   volatile u32 quit;       // 1: leave now (abort), 2: the launch ends after the current step
-  volatile u32 late;       // one more than the chunk of the ring, or the stage, that was waited for too long
+  volatile u32 late;       // whether the ring, or a stage, was waited for too long
 #if EV_NO_RUN_AHEAD
   volatile u32 begun;      // runs of streamed tasks whose events were triggered
 #endif
@@ -280,16 +281,16 @@ struct Worker {
 #endif
 
   // Waits for a chunk of the ring, or a stage. Short, because it stands in inner loops: who leaves them reports.
-  __device__ __forceinline__ void await(u64* bar, u32 parity, u32 i) const {
+  __device__ __forceinline__ void await(u32 bar, u32 parity) const {
     for (u64 began = 0; !mbar_try_wait(bar, parity);) {
       const u64 now = nanoseconds();
       if (began == 0) began = now;
-      if (now - began > launch.spin_limit) { block->late = i + 1; block->quit = 1; }
+      if (now - began > launch.spin_limit) block->quit = block->late = 1;
       if (block->quit == 1) break;
     }
   }
   __device__ __forceinline__ void report_late() const {
-    if (tid == 0 && block->late) report(launch, block, STUCK_RING, segment, block->late - 1, 0, 1, step);
+    if (tid == 0 && block->late) report(launch, block, STUCK_RING, segment, 0, 0, 1, step);
   }
   // waits for chunk `chunk + j`; the warp that owns it calls this, and release() when it has read it
   __device__ __forceinline__ const u8* acquire(int j) const {
@@ -297,7 +298,7 @@ struct Worker {
 #if EV_TRACE
     const u64 start = clock64();
 #endif
-    await(&block->full[i % SLOTS], (i / SLOTS) & 1, i);
+    await(shared_address(&block->full[i % SLOTS]), (i / SLOTS) & 1);
 #if EV_TRACE
     weights_at = clock64();
     memory_wait += weights_at - start;
@@ -508,12 +509,13 @@ __device__ __forceinline__ void ask_for_input(Block* block, const Input& input) 
   block->input = input;
   mbar_arrive(&block->x_asked);
 }
-__device__ __forceinline__ void no_more_input(Block* block) { ask_for_input(block, {nullptr, 0, 0, 0, 0}); }
+__device__ __forceinline__ void no_more_input(Block* block) { ask_for_input(block, {nullptr, 0, 0, 0}); }
 
-// Two lanes that bring the inputs of wide products, each with every second stage, when a run has asked for them.
+// Two lanes that bring the inputs of wide products, each with one tile of every line, when a run has asked for them.
 __device__ __forceinline__ void input_main(Block* block, u8* scratch) {
+  constexpr u32 TILE_BYTES = WIDE * 128;
   const u32 lane = threadIdx.x % 32;
-  u32 asked = 0;  // stages, of both lanes
+  u32 asked = 0;  // stages
   auto await = [&](u64* bar, u32 parity) {
     while (!mbar_try_wait(bar, parity)) if (block->quit == 1) return false;
     return true;
@@ -523,17 +525,18 @@ __device__ __forceinline__ void input_main(Block* block, u8* scratch) {
     if (in.passes == 0) break;
     fence_async_proxy();
     for (int p = 0; p < in.passes; ++p) {
-      for (int line = 0; line < in.lines; ++line, asked += 2) {
-        const u32 i = asked + lane, at = i % STAGES;
+      for (int line = 0; line < in.lines; ++line, asked += STAGES_A_LINE) {
+        const u32 i = asked + (STAGES_A_LINE - 1) * lane, at = i % STAGES;
         if (i >= STAGES && !await(&block->x_empty[at], (i / STAGES - 1) & 1)) break;
-        mbar_expect(&block->x_full[at], in.bytes);
-        bulk_copy(scratch + at * in.bytes, in.from + (i64)(Input::line(line, in.lines) * 2 + lane) * in.pitch, in.bytes, &block->x_full[at]);
+        u8* const to = scratch + at * STAGE_BYTES + (STAGES_A_LINE == 1 ? lane * TILE_BYTES : 0);
+        mbar_expect(&block->x_full[at], TILE_BYTES);
+        bulk_copy(to, in.from + (i64)(Input::line(line, in.lines) * 2 + lane) * in.pitch, TILE_BYTES, &block->x_full[at]);
       }
     }
   }
   // copies still under way must land before the block may end
   for (u32 i = asked > STAGES ? asked - STAGES : 0; i < asked; ++i)
-    if (i % 2 == lane) while (!mbar_try_wait(&block->x_full[i % STAGES], (i / STAGES) & 1)) {}
+    if (STAGES_A_LINE == 1 || i % 2 == lane) while (!mbar_try_wait(&block->x_full[i % STAGES], (i / STAGES) & 1)) {}
 }
 
 // Clears this worker's share of the bank that the next step uses. All tasks of the step before have ended, so nobody

@@ -26,6 +26,12 @@ __device__ __forceinline__ void put_pair(const T& y, int row, int column, u32 tw
   else *(u32*)(y.data + (i64)row * T::dim1 + column) = two;
 }
 
+// a piece of 32 columns from `column` on: columns 8e + 2 * piece and the one after, for e = 0 .. 3
+template <class T>
+__device__ __forceinline__ void put_piece(const T& y, int row, int column, int piece, const uint4& v) {
+  *(uint4*)((u8*)y.data + ((i64)(column >> 6) * T::rows + row) * 128 + (((column >> 5 & 1) << 2 | piece) ^ (row & 7)) * 16) = v;
+}
+
 // eight elements; `column` is a multiple of 8
 template <class T>
 __device__ __forceinline__ void put_eight(const T& y, int row, int column, const uint4& v) {

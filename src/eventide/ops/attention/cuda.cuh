@@ -19,6 +19,12 @@
 
 namespace ev {
 
+// two columns of y, of which the first is even: all that the variants on tensor cores store
+template <class A>
+__device__ __forceinline__ void store_pair(const A& a, int token, int column, float first, float second) {
+  put_pair(a.y, token, column, pack_halves(first, second));
+}
+
 template <class A>
 struct attention_matrix_op {
   static constexpr bool RUNS = true;
@@ -223,9 +229,9 @@ struct attention_matrix_op {
         v.x += f * part.x; v.y += f * part.y; v.z += f * part.z; v.w += f * part.w;
       }
       const float inverse = 1.f / total;
-      const int column = ((h0 + n) * GROUP + row % GROUP) * D + d;
-      put_pair(a.y, t + row / GROUP, column, pack_halves(v.x * inverse, v.y * inverse));
-      put_pair(a.y, t + row / GROUP, column + 2, pack_halves(v.z * inverse, v.w * inverse));
+      const int token = t + row / GROUP, column = ((h0 + n) * GROUP + row % GROUP) * D + d;
+      store_pair(a, token, column, v.x * inverse, v.y * inverse);
+      store_pair(a, token, column + 2, v.z * inverse, v.w * inverse);
     }
   }
 };

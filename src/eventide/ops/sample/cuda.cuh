@@ -1,8 +1,15 @@
 // sample on a GPU: one row a task, the whole block on it.
 //
-// Tokens are ordered by (scaled logit descending, index ascending). A float maps to an unsigned key of the same order, so
-// the k-th largest, and the point where probabilities reach top_p, are found digit by digit: 256 counters (or sums of
-// fixed-point probabilities) a pass, four passes. Integer sums make the result independent of the order of additions.
+// Tokens are ordered by (scaled logit descending, index ascending): by their ranks, an order-preserving key of the float before
+// the complement of the index. The vocabulary is never sorted: of most rows few tokens matter, these are gathered in shared
+// memory, and put in order there if their order matters.
+//
+//   - a draw from all tokens: Gumbel noise is below 16.64, so whoever is further behind the best token can't win;
+//   - top_k: the k-th largest of the pieces' largest logits (`sample_stats` has them) is no larger than the k-th largest logit;
+//   - top_p alone, or a large top_k: probabilities (and numbers of tokens) are added up in 256 buckets of distance from the
+//     best, and only the bucket in which the prefix ends is put in order. If even this is too full, by 256 buckets of ranks, again.
+//
+// Probabilities are added as integers, in units of 2^-40 of the best one, so that the order of additions doesn't matter.
 #pragma once
 
 namespace ev {
@@ -23,19 +30,37 @@ template <class A>
 struct sample_op : Stateless {
   static constexpr bool RUNS = false;
   static constexpr int V = A::logits_t::dim1, TOP = A::max_logprobs;
-  static constexpr int pieces() {
+  static constexpr int PIECE = 1152, PIECES = (V + PIECE - 1) / PIECE, PER_LANE = PIECE / 32;  // as in sample_stats
+  static constexpr int pieces_given() {
     if constexpr (A::has_best) return A::best_t::dim1;
-    return 0;
+    return PIECES;
   }
-  static constexpr int PIECES = pieces();
+  static_assert(pieces_given() == PIECES, "sample and sample_stats must cut rows into the same pieces");
 
   struct Shared {
     u64 bins[256];
     u64 words[WARPS];
     double sums[WARPS];
-    u64 above;
-    u32 digit;
+    u64 above, cut;
+    u32 counts[256];
+    u32 bin;
+    int count;
+    float least;
+    float tops[PIECES];  // the largest logit of each piece
   };
+  static constexpr int ROOM = (SCRATCH - (int)(sizeof(Shared) + 8)) / 8;
+  static constexpr int floor_power(int n) { return n < 2 ? n : 2 * floor_power(n / 2); }
+  static constexpr int MOST = floor_power(ROOM);  // tokens of the list
+  static_assert(MOST >= 512, "sample needs scratch memory for its statistics and 512 tokens");
+  static __device__ __forceinline__ u64* list(Shared* s) { return (u64*)(((u64)(s + 1) + 7) & ~7ull); }
+
+  // larger means earlier in the order
+  static __device__ __forceinline__ u64 rank(float v, int i) { return (u64)order_key(v) << 32 | (u32)~i; }
+  static __device__ __forceinline__ int rank_index(u64 r) { return (int)~(u32)r; }
+  static __device__ __forceinline__ float rank_value(u64 r) {
+    const u32 k = (u32)(r >> 32);
+    return __uint_as_float(k & 0x80000000u ? k ^ 0x80000000u : ~k);
+  }
 
   // the largest of the block's words, known to all
   static __device__ __forceinline__ u64 block_max(Worker& w, Shared* s, u64 v) {
@@ -48,38 +73,240 @@ struct sample_op : Stateless {
     for (int i = 0; i < WARPS; ++i) v = s->words[i] > v ? s->words[i] : v;
     return v;
   }
+  static __device__ __forceinline__ u64 block_sum(Worker& w, Shared* s, u64 v) {
+    #pragma unroll
+    for (int o = 16; o; o >>= 1) v += __shfl_xor_sync(~0u, v, o);
+    w.sync();
+    if (w.lane == 0) s->words[w.warp] = v;
+    w.sync();
+    v = 0;
+    #pragma unroll
+    for (int i = 0; i < WARPS; ++i) v += s->words[i];
+    return v;
+  }
 
-  // larger means earlier in the order: key, then the complement of the index
-  static __device__ __forceinline__ u64 rank(float v, int i) { return (u64)order_key(v) << 32 | (u32)~i; }
-  static __device__ __forceinline__ int rank_index(u64 r) { return (int)~(u32)r; }
+  // ---- walks over a row
 
-  static __device__ __forceinline__ float key_value(u32 k) { return __uint_as_float(k & 0x80000000u ? k ^ 0x80000000u : ~k); }
-
-  // The smallest rank of the shortest prefix of the order, among ranks >= floor, whose masses add up to `target`.
-  template <class Mass>
-  static __device__ u64 cut(Worker& w, Shared* s, const float* x, float t, u64 floor, u64 target, Mass mass) {
-    u64 prefix = 0, above = 0;  // digits found so far; mass of larger ranks
-    for (int shift = 56; shift >= 0; shift -= 8) {
-      for (int b = w.tid; b < 256; b += CONSUMERS) s->bins[b] = 0;
-      w.sync();
-      for (int i = w.tid; i < V; i += CONSUMERS) {
-        const float v = x[i] / t;
-        const u64 r = rank(v, i);
-        if (r >= floor && (shift == 56 || (r >> (shift + 8)) == prefix)) atomicAdd((unsigned long long*)&s->bins[(r >> shift) & 255], mass(v));
-      }
-      w.sync();
-      if (w.tid == 0) {
-        int b = 255;
-        while (b > 0 && above + s->bins[b] < target) above += s->bins[b--];
-        s->digit = b;
-        s->above = above;
-      }
-      w.sync();
-      prefix = prefix << 8 | s->digit;
-      above = s->above;
-      w.sync();
+  // four logits from number i on; beyond the row some of its last ones again
+  static __device__ __forceinline__ void load_four(const float* x, int i, float* v) {
+    if constexpr (V % 4 == 0) {
+      const uint4 four = load_weak_16(x + ev_min(i, V - 4));
+      v[0] = __uint_as_float(four.x); v[1] = __uint_as_float(four.y); v[2] = __uint_as_float(four.z); v[3] = __uint_as_float(four.w);
+    } else {
+      #pragma unroll
+      for (int e = 0; e < 4; ++e) v[e] = x[ev_min(i + e, V - 1)];
     }
-    return prefix;
+  }
+  // this lane's part of a piece: number 4 * j + e is logit place(piece, 4 * j + e)
+  static __device__ __forceinline__ int place(const Worker& w, int piece, int j) { return piece * PIECE + w.lane * 4 + 128 * (j / 4) + j % 4; }
+  static __device__ __forceinline__ void load_piece(const Worker& w, const float* x, int piece, float (&v)[PER_LANE]) {
+    #pragma unroll
+    for (int j = 0; j < PER_LANE; j += 4) load_four(x, place(w, piece, j), v + j);
+  }
+  // f(logit, index) for all, by no particular thread
+  template <class F>
+  static __device__ __forceinline__ void each(const Worker& w, const float* x, const F& f) {
+    constexpr int APART = 4 * CONSUMERS;
+    #pragma unroll 1
+    for (int first = w.tid * 4; first < V; first += 4 * APART) {
+      float v[16];
+      #pragma unroll
+      for (int j = 0; j < 4; ++j) load_four(x, first + j * APART, v + 4 * j);
+      #pragma unroll
+      for (int j = 0; j < 16; ++j) {
+        const int i = first + j / 4 * APART + j % 4;
+        if (i < V) f(v[j], i);
+      }
+    }
+  }
+
+  // Which tokens: ranks from `lo` to `hi`, and, if it isn't negative, in this bucket of distance.
+  struct Span {
+    u64 lo, hi;
+    float top;
+    int bucket;
+    __device__ __forceinline__ int bucket_of(float v) const { return (int)fminf((top - v) * 16.f, 255.f); }
+    __device__ __forceinline__ bool holds(float v, u64 r) const { return r >= lo && r <= hi && (bucket < 0 || bucket_of(v) == bucket); }
+  };
+
+  // The ranks of the logits divided by t that the span holds, into the list, in no order: how many they are. More than MOST:
+  // they aren't all there.
+  static __device__ __forceinline__ int gather(Worker& w, Shared* s, const float* x, float t, const Span& span) {
+    if (w.tid == 0) s->count = 0;
+    w.sync();
+    #pragma unroll 1
+    for (int piece = w.warp; piece < PIECES; piece += WARPS) {
+      if (rank(s->tops[piece] / t, 0) < span.lo) continue;
+      float v[PER_LANE];
+      load_piece(w, x, piece, v);
+      u64 held = 0;
+      #pragma unroll
+      for (int j = 0; j < PER_LANE; ++j) {
+        const int i = place(w, piece, j);
+        v[j] = v[j] / t;
+        if (i < V && span.holds(v[j], rank(v[j], i))) held |= (u64)1 << j;
+      }
+      const int mine = __popcll((long long)held);
+      int end = mine;
+      #pragma unroll
+      for (int o = 1; o < 32; o <<= 1) { const int n = __shfl_up_sync(~0u, end, o); end += w.lane >= o ? n : 0; }
+      int base = 0;
+      if (w.lane == 31) base = atomicAdd(&s->count, end);
+      base = __shfl_sync(~0u, base, 31) + end - mine;
+      if (mine == 0 || base + mine > MOST) continue;
+      #pragma unroll
+      for (int j = 0; j < PER_LANE; ++j)
+        if (held >> j & 1) list(s)[base++] = rank(v[j], place(w, piece, j));
+    }
+    w.sync();
+    const int n = s->count;
+    w.sync();
+    return n;
+  }
+
+  // puts the list's n ranks in descending order (bitonic, Batcher, 1968)
+  static __device__ __forceinline__ void sort(Worker& w, Shared* s, int n) {
+    u64* const all = list(s);
+    int size = 2;
+    while (size < n) size <<= 1;
+    for (int i = n + w.tid; i < size; i += CONSUMERS) all[i] = 0;
+    w.sync();
+    for (int run = 2; run <= size; run <<= 1) {
+      for (int apart = run >> 1; apart; apart >>= 1) {
+        for (int i = w.tid; i < size / 2; i += CONSUMERS) {
+          const int at = 2 * i - (i & (apart - 1));
+          const u64 a = all[at], b = all[at + apart];
+          if ((a < b) == ((at & run) == 0)) { all[at] = b; all[at + apart] = a; }
+        }
+        w.sync();
+      }
+    }
+  }
+
+  // Of 256 bins in their order, the first at which the sum reaches `target`, and what is in the bins before it and in `above`.
+  static __device__ __forceinline__ u32 reach(Worker& w, Shared* s, u64 target, u64& above) {
+    w.sync();
+    if (w.warp == 0) {
+      u64 mine = 0, end;
+      for (int i = 0; i < 8; ++i) mine += s->bins[w.lane * 8 + i];
+      end = mine;
+      #pragma unroll
+      for (int o = 1; o < 32; o <<= 1) { const u64 n = __shfl_up_sync(~0u, end, o); end += w.lane >= o ? n : 0; }
+      u64 before = above + end - mine;
+      const u32 reached = __ballot_sync(~0u, above + end >= target);
+      if (w.lane == (reached ? __ffs(reached) - 1 : 31)) {
+        u32 b = w.lane * 8;
+        while (b % 8 < 7 && before + s->bins[b] < target) before += s->bins[b++];
+        s->bin = b;
+        s->above = before;
+      }
+    }
+    w.sync();
+    above = s->above;
+    return s->bin;
+  }
+
+  // what a cut adds up: tokens, or their probabilities in units of 2^-40 of the best one's
+  static __device__ __forceinline__ u64 mass(bool tokens, float v, float top) {
+    return tokens ? 1 : (u64)(expf(v - top) * 1099511627776.f);
+  }
+
+  // In the sorted list of n, the length of the shortest prefix whose masses and `above` add up to `target`.
+  static __device__ __forceinline__ int prefix(Worker& w, Shared* s, int n, u64 above, u64 target, bool tokens, float top) {
+    const int each = (n + CONSUMERS - 1) / CONSUMERS;
+    u64 sum = 0;
+    for (int i = w.tid * each; i < ev_min((w.tid + 1) * each, n); ++i) sum += mass(tokens, rank_value(list(s)[i]), top);
+    w.sync();
+    s->bins[w.tid] = sum;
+    int i = ev_min((int)reach(w, s, target, above) * each, n - 1);
+    if (w.tid == 0) {
+      while (i < n - 1 && (above += mass(tokens, rank_value(list(s)[i]), top)) < target) ++i;
+      s->count = i + 1;
+    }
+    w.sync();
+    const int found = s->count;
+    w.sync();
+    return found;
+  }
+
+  // The bounds of MOST tokens or less among which the prefix of those from `floor` on ends whose masses add up to `target`, and
+  // what comes before them.
+  static __device__ __forceinline__ Span narrow(Worker& w, Shared* s, const float* x, float t, float top, u64 floor, u64 target, bool tokens, u64& above) {
+    static_assert(CONSUMERS == 256, "a thread a bin");
+    // by distance first: buckets of ranks would put nearly all tokens into few of them
+    Span span = {floor, ~(u64)0, top, -1};
+    above = 0;
+    for (int shift = 64;;) {
+      w.sync();
+      s->bins[w.tid] = 0;
+      s->counts[w.tid] = 0;
+      w.sync();
+      each(w, x, [&](float v, int i) {
+        v /= t;
+        const u64 r = rank(v, i);
+        if (!span.holds(v, r)) return;
+        const int at = shift == 64 ? span.bucket_of(v) : (int)((span.hi - r) >> shift);
+        atomicAdd((unsigned long long*)&s->bins[at], (unsigned long long)mass(tokens, v, top));
+        atomicAdd(&s->counts[at], 1u);
+      });
+      const u32 b = reach(w, s, target, above);
+      if (shift == 64) {
+        span.bucket = b;
+      } else {
+        span.hi -= (u64)b << shift;
+        const u64 end = span.hi - (((u64)1 << shift) - 1);
+        span.lo = end > span.lo && end <= span.hi ? end : span.lo;
+      }
+      if (s->counts[b] <= MOST) return span;
+      shift = ev_max(0, 56 - __clzll((long long)(span.hi - span.lo)));
+    }
+  }
+
+  // The k-th largest of the pieces' largest logits: no more than the k-th largest of all.
+  static __device__ __forceinline__ float least_of(Worker& w, Shared* s, int k) {
+    w.sync();
+    for (int i = w.tid; i < PIECES; i += CONSUMERS) {
+      int larger = 0;
+      for (int j = 0; j < PIECES; ++j) larger += s->tops[j] > s->tops[i] || (s->tops[j] == s->tops[i] && j < i);
+      if (larger == k - 1) s->least = s->tops[i];
+    }
+    w.sync();
+    return s->least;
+  }
+
+  // The tokens that top_k (0: all) and top_p leave of those whose scaled logit is `able` or more, into the list: how many they are.
+  // More than MOST: they aren't in the list, but those from rank `floor` on. They are in order if it was cut by k and `ordered`
+  // asks for it.
+  static __device__ __forceinline__ int select(Worker& w, Shared* s, const float* x, float t, float top, int k, float p, float able, bool ordered, u64& floor) {
+    bool quick = k > 0 && (k <= PIECES || V <= MOST), listed = false, tokens = k > 0, more = k > 0 || p < 1.f;
+    floor = 0;
+    for (int n = 0;;) {
+      u64 target = (u64)k, above = 0;
+      if (more && !tokens) {
+        u64 all = 0;
+        if (listed) for (int i = w.tid; i < n; i += CONSUMERS) all += mass(false, rank_value(list(s)[i]), top);
+        else each(w, x, [&](float v, int i) { v /= t; if (rank(v, i) >= floor) all += mass(false, v, top); });
+        target = (u64)((double)p * (double)block_sum(w, s, all));
+        target = target > 0 ? target : 1;
+      }
+      if (!listed) {
+        const u64 least = (u64)order_key(able) << 32;
+        Span span = {floor > least ? floor : least, ~(u64)0, top, -1};
+        if (more && quick) span.lo = k <= PIECES ? (u64)order_key(least_of(w, s, k) / t) << 32 : 0;
+        else if (more) span = narrow(w, s, x, t, top, floor, target, tokens, above);
+        n = gather(w, s, x, t, span);
+        if (more && quick && n > MOST) { quick = false; continue; }
+        if (more || ordered) sort(w, s, n);
+      }
+      if (!more) return n;
+      const int kept = prefix(w, s, n, above, target, tokens, top);
+      floor = list(s)[kept - 1];
+      listed = listed || quick;
+      if (listed) n = kept;
+      more = tokens && p < 1.f;
+      tokens = quick = false;
+      if (!more && listed) return n;
+    }
   }
 
   __device__ __forceinline__ void run(const A& a, Worker& w, int r) {
@@ -98,15 +325,15 @@ struct sample_op : Stateless {
         best = k > best ? k : best;
       }
     } else {
-      for (int i = w.tid; i < V; i += CONSUMERS) { const u64 k = rank(x[i], i); best = k > best ? k : best; }
+      each(w, x, [&](float v, int i) { const u64 k = rank(v, i); best = k > best ? k : best; });
     }
     best = block_max(w, s, best);
-    const float top = key_value((u32)(best >> 32));
+    const float top = rank_value(best);
     double sum = 0;
     if constexpr (A::has_best) {
       for (int i = w.tid; i < PIECES; i += CONSUMERS) { const float2 p = i == w.tid ? first : parts[i]; sum += (double)p.y * (double)expf(p.x - top); }
     } else {
-      for (int i = w.tid; i < V; i += CONSUMERS) sum += (double)expf(x[i] - top);
+      each(w, x, [&](float v, int) { sum += (double)expf(v - top); });
     }
     #pragma unroll
     for (int o = 16; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
@@ -125,58 +352,101 @@ struct sample_op : Stateless {
       if (w.tid < TOP) { a.top_ids.data[(i64)r * TOP + w.tid] = 0; a.top_logprobs.data[(i64)r * TOP + w.tid] = 0.f; }
       return;
     }
-    const int token = t == 0.f ? rank_index(best) : draw(a, w, s, x, t, r, position, top / t);
-    if (w.tid == 0) {
-      a.tokens.data[(i64)seq * A::tokens_t::dim1 + position] = token;
-      a.next_token.data[r] = token;
-      a.logprob.data[r] = (t == 0.f ? top : x[token]) - normalizer;
-    }
-    const int wanted = a.num_logprobs.data[r];
-    if (wanted == 0) {
-      if (w.tid < TOP) { a.top_ids.data[(i64)r * TOP + w.tid] = 0; a.top_logprobs.data[(i64)r * TOP + w.tid] = 0.f; }
-      return;
-    }
-    u64 limit = ~0ull;
-    for (int n = 0; n < TOP; ++n) {
-      if (n < wanted) {
-        u64 k = 0;
-        for (int i = w.tid; i < V; i += CONSUMERS) { const u64 c = rank(x[i], i); if (c < limit && c > k) k = c; }
-        limit = block_max(w, s, k);
+    const int wanted = ev_min(a.num_logprobs.data[r], V);
+    if (t != 0.f || wanted > 0) set_tops(a, w, s, x, r);
+    // first the draw, then the best ones
+    #pragma unroll 1
+    for (int turn = 0; turn < 2; ++turn) {
+      const bool drawing = turn == 0;
+      if (drawing ? t == 0.f : wanted == 0) {
+        if (drawing) note(a, w, r, seq, position, rank_index(best), top - normalizer);
+        else if (w.tid < TOP) { a.top_ids.data[(i64)r * TOP + w.tid] = 0; a.top_logprobs.data[(i64)r * TOP + w.tid] = 0.f; }
+        continue;
       }
-      if (w.tid == 0) {
-        a.top_ids.data[(i64)r * TOP + n] = n < wanted ? rank_index(limit) : 0;
-        a.top_logprobs.data[(i64)r * TOP + n] = n < wanted ? x[rank_index(limit)] - normalizer : 0.f;
+      const float by = drawing ? t : 1.f;
+      const Random random = {(u32)position, (u64)a.seed.data[r]};
+      const float largest = top / by, beaten = largest + random.noise(rank_index(best));
+      int k = drawing ? a.top_k.data[r] : wanted;
+      if (drawing && (k < 0 || k >= V)) k = 0;
+      u64 floor;
+      // a draw's noise is below 16.64, and what is further behind can't win
+      const float able = drawing ? beaten - 16.64f - fabsf(largest) * 1e-6f : __uint_as_float(0xff800000u);
+      const int n = select(w, s, x, by, largest, k, drawing ? a.top_p.data[r] : 1.f, able, !drawing, floor);
+      if (!drawing) {
+        if (w.tid < TOP) {
+          const bool there = w.tid < wanted;
+          const u64 one = there ? list(s)[w.tid] : 0;
+          a.top_ids.data[(i64)r * TOP + w.tid] = there ? rank_index(one) : 0;
+          a.top_logprobs.data[(i64)r * TOP + w.tid] = there ? rank_value(one) - normalizer : 0.f;
+        }
+        continue;
       }
+      const int token = n > MOST ? draw_from_row(w, s, x, t, floor, random, beaten) : draw_from_list(w, s, n, random);
+      note(a, w, r, seq, position, token, x[token] - normalizer);
     }
   }
 
-  static __device__ __forceinline__ int draw(const A& a, Worker& w, Shared* s, const float* x, float t, int r, int position, float top) {
-    u64 floor = 0;
-    const int k = a.top_k.data[r];
-    if (k > 0 && k < V) floor = cut(w, s, x, t, 0, (u64)k, [](float) { return 1ull; });
-    const float p = a.top_p.data[r];
-    if (p < 1.f) {
-      auto mass = [top](float v) { return (unsigned long long)(exp((double)(v - top)) * 1099511627776.0); };  // 2^40
-      u64 part = 0;
-      for (int i = w.tid; i < V; i += CONSUMERS) { const float v = x[i] / t; if (rank(v, i) >= floor) part += mass(v); }
-      if (w.tid == 0) s->above = 0;
-      w.sync();
-      atomicAdd((unsigned long long*)&s->above, part);
-      w.sync();
-      const u64 target = (u64)((double)p * (double)s->above);
-      w.sync();
-      floor = cut(w, s, x, t, floor, target > 0 ? target : 1, mass);
+  static __device__ __forceinline__ void note(const A& a, const Worker& w, int r, int seq, int position, int token, float logprob) {
+    if (w.tid != 0) return;
+    a.tokens.data[(i64)seq * A::tokens_t::dim1 + position] = token;
+    a.next_token.data[r] = token;
+    a.logprob.data[r] = logprob;
+  }
+
+  static __device__ __forceinline__ void set_tops(const A& a, Worker& w, Shared* s, const float* x, int r) {
+    if constexpr (A::has_best) {
+      for (int i = w.tid; i < PIECES; i += CONSUMERS) s->tops[i] = a.sums.data[2 * ((i64)r * PIECES + i)];
+    } else {
+      #pragma unroll 1
+      for (int piece = w.warp; piece < PIECES; piece += WARPS) {
+        float v[PER_LANE], top = __uint_as_float(0xff800000u);
+        load_piece(w, x, piece, v);
+        #pragma unroll
+        for (int j = 0; j < PER_LANE; ++j) top = fmaxf(top, v[j]);  // beyond the row stands its last piece again
+        #pragma unroll
+        for (int o = 16; o; o >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
+        if (w.lane == 0) s->tops[piece] = top;
+      }
     }
-    const u64 seed = (u64)a.seed.data[r];
-    u64 best = 0;
-    for (int i = w.tid; i < V; i += CONSUMERS) {
-      const float v = x[i] / t;
-      if (rank(v, i) < floor) continue;
-      const u32 bits = philox_word((u32)i, (u32)position, (u32)seed, (u32)(seed >> 32)) >> 9;
+    w.sync();
+  }
+
+  // the draw's random numbers: a token's depends on nothing but seed, position and token
+  struct Random {
+    u32 position;
+    u64 seed;
+    __device__ __forceinline__ u32 bits(int token) const { return philox_word((u32)token, position, (u32)seed, (u32)(seed >> 32)) >> 9; }
+    static __device__ __forceinline__ float noise_of(u32 bits) {
       const float u = ((float)bits + 0.5f) * 1.1920928955078125e-07f;  // 2^-23: exact, inside (0, 1)
-      const u64 c = rank(v - logf(-logf(u)), i);
+      return -logf(-logf(u));
+    }
+    __device__ __forceinline__ float noise(int token) const { return noise_of(bits(token)); }
+  };
+
+  static __device__ __forceinline__ int draw_from_list(Worker& w, Shared* s, int n, const Random& random) {
+    u64 best = 0;
+    #pragma unroll 1
+    for (int i = w.tid; i < n; i += CONSUMERS) {
+      const u64 one = list(s)[i];
+      const u64 c = rank(rank_value(one) + random.noise(rank_index(one)), rank_index(one));
       best = c > best ? c : best;
     }
+    return rank_index(block_max(w, s, best));
+  }
+
+  // from all tokens of rank `floor` or more; one of them has the noisy logit `least`
+  static __device__ __forceinline__ int draw_from_row(Worker& w, Shared* s, const float* x, float t, u64 floor, const Random& random, float least) {
+    u64 best = 0;
+    each(w, x, [&](float v, int i) {
+      v /= t;
+      if (rank(v, i) < floor) return;
+      const u32 bits = random.bits(i);
+      // the noise of u is at most -log(1 - u): by the power of two alone it is clear for most that they can't win
+      if (v + (float)(__clz((1 << 23) - bits) - 7) * 0.693148f < least) return;
+      const u64 c = rank(v + Random::noise_of(bits), i);
+      best = c > best ? c : best;
+      least = fmaxf(least, rank_value(c));
+    });
     return rank_index(block_max(w, s, best));
   }
 };

@@ -11,6 +11,7 @@ from ...ir.expr import ceildiv
 from ..declaration import Op, Operand, Tiling, full, tiled
 
 PIECE = 1152
+ROWS = 8  # of a task at most: a run of them waits for few columns of the logits, and asks seldom
 
 
 def outputs(call):  # type: ignore[no-untyped-def]
@@ -19,7 +20,7 @@ def outputs(call):  # type: ignore[no-untyped-def]
 
 
 def tile(call, target):  # type: ignore[no-untyped-def]
-    r, v = tiled("r", 1, call["row_seq"].shape[0]), tiled("v", PIECE, call["logits"].shape[1])
+    r, v = tiled("r", ROWS, call["row_seq"].shape[0]), tiled("v", PIECE, call["logits"].shape[1])
     piece = tiled("v", 1, call["best"].shape[1]).span
     regions = {
         "logits": (r.span, v.span),
@@ -27,8 +28,8 @@ def tile(call, target):  # type: ignore[no-untyped-def]
         "best": (r.span, piece),
         "sums": (r.span, piece, full(2)),
     }
-    # a worker has one piece of all rows rather than all pieces of one: it waits for few columns of the logits
-    return Tiling(axes=[v.axis, r.axis], regions=regions, attrs={"piece": PIECE})
+    # a worker has one piece of all rows rather than all pieces of some
+    return Tiling(axes=[v.axis, r.axis], regions=regions, attrs={"piece": PIECE, "tile_r": ROWS})
 
 
 OP = Op(
@@ -37,7 +38,7 @@ OP = Op(
     outputs_of=outputs,
     tile=tile,
     axes=["v", "r"],
-    tile_attrs=["piece"],
+    tile_attrs=["piece", "tile_r"],
     folder=Path(__file__).parent,
     doc=__doc__,
 )

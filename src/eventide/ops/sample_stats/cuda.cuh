@@ -10,12 +10,14 @@ struct sample_stats_op : Stateless {
   static constexpr int V = A::logits_t::dim1, PER_LANE = A::piece / 32;
   static_assert(A::piece % 128 == 0, "a piece of sample_stats is read as 16 bytes a lane");
 
-  __device__ __forceinline__ void run(const A& a, Worker& w, int piece, int r, int count) {
-    for (int i = w.warp; i < count; i += WARPS) one(a, w, r + i, piece);
+  __device__ __forceinline__ void run(const A& a, Worker& w, int piece, int block, int count) {
+    const int end = ev_min((block + count) * A::tile_r, a.row_seq.dim0);
+    #pragma unroll 1
+    for (int r = block * A::tile_r + w.warp; r < end; r += WARPS) one(a, w, r, piece);
   }
 
   static __device__ __forceinline__ void one(const A& a, const Worker& w, int r, int piece) {
-    // element 4 * j + e of a lane's is number 4 * (32 * j + lane) + e of the piece
+    // number 4 * j + e of a lane's is number 4 * (32 * j + lane) + e of the piece
     const int first = piece * A::piece + w.lane * 4;
     const float* const x = a.logits.data + (i64)r * V + first;
     float value[PER_LANE];

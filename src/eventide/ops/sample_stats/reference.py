@@ -13,7 +13,8 @@ def rank(x, first):  # type: ignore[no-untyped-def]
 
 
 def tile(t):  # type: ignore[no-untyped-def]
-    x = t.logits[0].astype(np.float32)
-    t.best[0, 0] = rank(x, t.coord["v"] * t.attrs["piece"]).max()
-    top = x.max()
-    t.sums[0, 0] = top, np.exp(x - top).sum()
+    for row, logits in enumerate(t.logits):
+        x = logits.astype(np.float32)
+        t.best[row, 0] = rank(x, t.coord["v"] * t.attrs["piece"]).max()
+        top = x.max()
+        t.sums[row, 0] = top, np.exp(x - top).sum()
