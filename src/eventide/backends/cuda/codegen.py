@@ -113,8 +113,8 @@ class _Generator:
             rotation = [Argument("number", v) for v in (const, *(terms.get(a, 0) for a in self.atoms))]
             segments.append([Argument("number", cls), *body.arguments, *rotation])
         stride = -(-max(len(s) for s in segments) // 2) * 2  # the copy engine moves 16 bytes at a time
-        loaders = 64 if self.wide else 32
-        threads = [256 + loaders * ("STREAMED = true" in body) for body in self.bodies]
+        more = 128 if self.wide else 32
+        threads = [256 + more * ("STREAMED = true" in body) for body in self.bodies]
         return Source(self._assemble(stride), self.layout, self.config, segments, stride, threads)
 
     def _rotation(self, segment: Segment) -> tuple[int, dict[Expr, int]]:

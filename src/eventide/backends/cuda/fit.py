@@ -53,9 +53,10 @@ def divisions(plan: Plan) -> list[Config]:
         limit = -(-IN_FLIGHT // slot)
         if not wide and (slots < limit + WARPS or per_op):  # as the ring needs (device/cuda/runtime.cuh)
             slots = slots // WARPS * WARPS
+        slots -= slots % 2 if wide else 0  # half for each warpgroup
         if slots == 0:
             continue
-        if per_op:  # nobody polls
+        if per_op or wide:  # nobody polls, or seldom
             limit = slots
         parts = {"slots": slots, "slot": slot, "in_flight": limit, "scratch": scratch * _KIB}
         found.append(Config(**parts, announce=int(not wide), per_op=per_op))

@@ -4,14 +4,14 @@
 
 namespace ev {
 
-// A few lanes, whose warp's other threads have left: lanes that wait for them would be scheduled between their polls. The
+// A few lanes of one warp, or of several where products are wide, whose other threads have left: lanes that wait for them would be scheduled between their polls. The
 // copy engine brings the next segment's arguments while this one streams.
 __device__ __forceinline__ void loader_main(const Launch& launch, Block* block, u8* ring) {
   Loader l(block, ring);
   const int segments = launch.last_segment - launch.first_segment, total = launch.num_steps * segments;
-  u64(*const args)[ARGS] = block->loader_args;
-  const u32 full = shared_address(block->arguments_full), into = shared_address(args);
-  int* const symbols = block->loader_symbols;
+  u64(*const args)[ARGS] = block->loader_args[l.own];
+  const u32 full = shared_address(block->arguments_full[l.own]), into = shared_address(args);
+  int* const symbols = block->loader_symbols[l.own];
   auto fetch = [&](int i) {
     const u32 at = i & 1;
     if (l.lane != 0) return;
@@ -130,8 +130,8 @@ extern "C" __global__ void __launch_bounds__(ev::THREADS, 1) eventide_kernel(con
   u8* scratch = memory + RING;
   if (threadIdx.x >= CONSUMERS) {
     give_registers<WIDE ? 40 : 56>();
-    if (threadIdx.x < CONSUMERS + LANES) loader_main(launch, &block, ring);
-    else if (WIDE && threadIdx.x / 2 == (CONSUMERS + 32) / 2) input_main(&block, scratch);
+    if (threadIdx.x / 32 < WARPS + LOADERS && threadIdx.x % 32 < LANES) loader_main(launch, &block, ring);
+    else if (WIDE && threadIdx.x / 32 == WARPS + LOADERS && threadIdx.x % 32 < 2) input_main(&block, scratch);
   } else {
     take_registers<WIDE ? 232 : 224>();  // 168 each on average
     consumer_main(launch, &block, ring, scratch);

@@ -16,7 +16,7 @@ namespace ev {
 
 // with the loader's warp where operands stream, and that of wide products' inputs; no warps to take registers from
 template <class C>
-constexpr int OP_THREADS = C::STREAMED ? CONSUMERS + (WIDE ? 64 : 32) : CONSUMERS;
+constexpr int OP_THREADS = C::STREAMED ? CONSUMERS + (WIDE ? 128 : 32) : CONSUMERS;
 template <class C>
 constexpr int OP_BLOCKS_OF = C::STREAMED ? OP_BLOCKS : 1;
 
@@ -72,11 +72,11 @@ __device__ __forceinline__ void operator_main(const Launch* parameters, int segm
   const Step s = staged_step(launch, block, step);
   const C c(s, block->args[0] + 1);
   if (tid >= CONSUMERS) {
-    if (tid < CONSUMERS + LANES) {
+    if (tid / 32 < WARPS + LOADERS && tid % 32 < LANES) {
       Loader l(block, memory);
       while (!l.quit && next_run(c, l)) l.pump();
       l.drain();
-    } else if (WIDE && tid / 2 == (CONSUMERS + 32) / 2) {
+    } else if (WIDE && tid / 32 == WARPS + LOADERS && tid % 32 < 2) {
       input_main(block, memory + RING);
     }
     return;

@@ -3,8 +3,8 @@
 // One block of 384 threads a multiprocessor. Warps 0..7 run tasks (the consumers). Warp 8 is the loader: it walks the
 // same shares of the same grids ahead of the consumers and copies the operands that depend on nothing (weights) into a
 // ring of slots in shared memory, in the order in which they will be used, with a limit on the bytes in flight.
-// Chunk i of the worker's stream lands in slot i % SLOTS and is consumed by warp i % 8; of wide products, by the four warps of a
-// warpgroup (wide.cuh).
+// Chunk i of the worker's stream lands in slot i % SLOTS and is consumed by warp i % 8. Wide products (wide.cuh) have a loader and
+// half of the slots for each warpgroup, whose four warps consume a chunk together.
 //
 // Every wait is bounded: a wait longer than `spin_limit` nanoseconds writes what it waited for into the status record and
 // raises the abort flag, on which every other wait of the grid gives up too.
@@ -23,8 +23,10 @@ struct bf16 { unsigned short bits; };  // of our own: NVRTC finds no toolkit hea
 constexpr int WARPS = 8;                 // consumer warps
 constexpr int CONSUMERS = WARPS * 32;    // consumer threads
 constexpr int THREADS = CONSUMERS + 128; // and the loader's warpgroup, of which LANES threads work
-constexpr int LANES = WIDE ? 8 : 2;      // of the loader's warp
+constexpr int LANES = WIDE ? 8 : 2;      // threads of a warp that loads weights, of which there are
+constexpr int LOADERS = WIDE ? 2 : 1, OWN_SLOTS = SLOTS / LOADERS;  // and the slots of each
 constexpr int READERS = WIDE ? 4 : 1;    // warps that read a chunk of the ring
+constexpr bool BY_LINES = WIDE <= 64;    // how the warpgroups share wide products, see wide.cuh
 constexpr int STAGES_A_LINE = WIDE <= 128 ? 1 : 2, STAGE_BYTES = WIDE * 256 / STAGES_A_LINE;  // of a wide product's input
 constexpr u32 LANES_MASK = (1u << LANES) - 1;
 constexpr int RING = (SLOTS * SLOT + 1023) / 1024 * 1024;  // bytes of the ring
@@ -85,16 +87,16 @@ struct Block {
       mbar_init(&x_empty[i], WARPS);
     }
     mbar_init(&x_asked, 1);
-    mbar_init(&arguments_full[0], 1);
-    mbar_init(&arguments_full[1], 1);
+    for (int i = 0; i < LOADERS; ++i)
+      for (int k = 0; k < 2; ++k) mbar_init(&arguments_full[i][k], 1);
     mbar_init_fence();
   }
-  alignas(16) u64 loader_args[2][ARGS];
-  u64 full[SLOTS], empty[SLOTS], arguments_full[2];
+  alignas(16) u64 loader_args[LOADERS][2][ARGS];
+  u64 full[SLOTS], empty[SLOTS], arguments_full[LOADERS][2];
   u64 x_full[STAGES], x_empty[STAGES], x_asked;  // of the stages of a wide product's input, and of a run's `input`
   Input input;
   alignas(16) u8 staged[STAGED];  // the step's small inputs, and its symbols: the code that comes first in a task needs them
-  int symbols[NUM_SYMBOLS], loader_symbols[NUM_SYMBOLS];
+  int symbols[NUM_SYMBOLS], loader_symbols[LOADERS][NUM_SYMBOLS];
   u64 args[3][ARGS];       // of the consumers' segment, of the next one, and of the last, whose notifier may still read
   volatile u32 quit;       // 1: leave now (abort), 2: the launch ends after the current step
   volatile u32 late;       // whether the ring, or a stage, was waited for too long
@@ -391,22 +393,25 @@ struct Notifier {
 };
 
 // The operands of a run of tasks of a wide product (wide.cuh): `blocks` blocks of 8 panels, of which the matrix has `panels`
-// in all, every `pitch` bytes; `lines` blocks of 128 columns, of `bytes` each, the last of a slab with `tail` more.
+// in all, every `pitch` bytes; `lines` blocks of 128 columns, of `bytes` each, and `tail` more with the first `tails` lines that come
+// of a slab.
 struct Blocks {
-  int blocks, panels, lines, together;  // `together`: blocks that are passed at once
+  int blocks, panels, lines, together, tails;  // `together`: blocks that are passed at once
   u32 pitch, bytes, tail;
 };
 
-// The loader: LANES threads of a warp that keep the ring full, each with every LANES-th chunk, or with a panel of every chunk of
-// a wide product. One thread would be too slow: asking whether a slot is free and issuing a copy takes it as long as the memory
-// takes to deliver 6 KB. They go in step, so the questions are asked once for all; their state is the same, but for `lane`.
-// `pump` is one short loop for all classes.
+// The loader: LANES threads of a warp that keep the ring full, each with every LANES-th chunk. One thread would be too slow:
+// asking whether a slot is free and issuing a copy takes it as long as the memory takes to deliver 6 KB. They go in step, so
+// the questions are asked once for all; their state is the same, but for `lane`. `pump` is one short loop for all classes.
+// A chunk of a wide product is eight panels' parts, a thread's copy each. What a thread asks of a barrier it hears 100 to 200
+// cycles later, so one warp would be too slow there.
 struct Loader {
   const u8* from;  // the operands of a run of tasks: `bytes` bytes, which the operator has asked for by `stream`
   u32 bytes, chunk;
   Blocks wide;     // or what `stream_blocks` says
   int task;        // the first task of the next run; -1: the share's first
   u32 slot, lap;   // of the next chunk; laps are counted modulo 2
+  u32 own;         // which of the loaders this is
   u32 lane;
   u32 ring, bars, flag;  // shared memory: slots, full and empty barriers, and Block::quit
   bool quit;
@@ -415,9 +420,9 @@ struct Loader {
   Block* block;
 #endif
 
-  __device__ __forceinline__ Loader(Block* b, u8* memory) : from(nullptr), bytes(0), chunk(0), task(-1), slot(0), lap(0), lane(threadIdx.x % 32), quit(false) {
-    ring = opaque(shared_address(memory));
-    bars = opaque(shared_address(b->full));
+  __device__ __forceinline__ Loader(Block* b, u8* memory) : from(nullptr), bytes(0), chunk(0), task(-1), slot(0), lap(0), own(threadIdx.x / 32 - WARPS), lane(threadIdx.x % 32), quit(false) {
+    ring = opaque(shared_address(memory)) + own * OWN_SLOTS * SLOT;
+    bars = opaque(shared_address(b->full)) + own * OWN_SLOTS * 8;
     flag = opaque(shared_address((const void*)&b->quit));
 #if EV_NO_RUN_AHEAD
     runs = 0;
@@ -448,20 +453,27 @@ struct Loader {
   __device__ __forceinline__ void pump_blocks() {
     for (int first = 0; first < wide.blocks; first += wide.together) {
       const int end = ev_min(first + wide.together, wide.blocks);
-      for (int line = 0; line < wide.lines; ++line) {
-        const u32 size = wide.bytes + (line % 4 == 0 ? wide.tail : 0), offset = Input::line(line, wide.lines) * wide.bytes + line / 4 * wide.tail;
-        for (int b = first; b < end; ++b) {
-          const int panels = ev_min(8, wide.panels - b * 8);
-          while (!__all_sync(LANES_MASK, is_free(slot, lap)))
-            if (__any_sync(LANES_MASK, load_shared(flag) != 0)) { quit = true; return; }
-          const u32 full = bars + slot * 8;
-          if (lane == 0) mbar_expect(full, panels * size);
-          __syncwarp(LANES_MASK);
-          if ((int)lane < panels) bulk_copy(ring + slot * SLOT + lane * (wide.bytes + wide.tail), from + (i64)(b * 8 + lane) * wide.pitch + offset, size, full);
-          if (++slot == SLOTS) { slot = 0; lap ^= 1; }
+      for (int line = BY_LINES ? own : 0; line < wide.lines; line += BY_LINES ? LOADERS : 1) {
+        const u32 size = wide.bytes + (line % 4 < wide.tails ? wide.tail : 0), offset = Input::line(line, wide.lines) * wide.bytes + line / 4 * wide.tail;
+        for (int b = first + (BY_LINES ? 0 : own); b < end; b += BY_LINES ? 1 : LOADERS) {
+          bring(b, line, offset, size);
+          if (quit) return;
+          if (++slot == OWN_SLOTS) { slot = 0; lap ^= 1; }
         }
       }
     }
+  }
+  __device__ __forceinline__ void bring(int b, int line, u32 offset, u32 size) {
+    const u32 full = bars + slot * 8, to = ring + slot * SLOT + lane * (wide.bytes + wide.tail);
+    const int panels = ev_min(8, wide.panels - b * 8);
+    const u8* const src = from + (i64)(b * 8 + lane) * wide.pitch + offset;
+    const bool mine = (int)lane < panels, apart = line % 4 == 1 && wide.tails > 1;  // its tail doesn't stand behind it
+    while (!quit && !mbar_try_wait(full + SLOTS * 8, lap ^ 1)) quit = load_shared(flag) != 0;
+    if (__any_sync(LANES_MASK, quit)) { quit = true; return; }
+    if (lane == 0) mbar_expect(full, panels * size);
+    __syncwarp(LANES_MASK);
+    if (mine) bulk_copy(to, src, apart ? wide.bytes : size, full);
+    if (mine && apart) bulk_copy(to + wide.bytes, src + 2 * wide.bytes, wide.tail, full);
   }
 
   // chunks of `chunk` bytes, the last one shorter
@@ -499,7 +511,7 @@ struct Loader {
 #endif
   // copies still under way must land before the block may end
   __device__ __forceinline__ void drain() const {
-    for (u32 s = 0; s < SLOTS; ++s)
+    for (u32 s = 0; s < OWN_SLOTS; ++s)
       while (!mbar_try_wait(bars + s * 8, s < slot ? lap : lap ^ 1)) {}
   }
 };

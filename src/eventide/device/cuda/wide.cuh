@@ -1,16 +1,16 @@
 // Products of 16 to 256 tokens with streamed weights, on wgmma: a weight is read from shared memory, and loosened, once for all
 // tokens; the tokens come in stages while the product goes on.
 //
-// A task is a block of 64 rows of the weight, 8 panels; a run of tasks `count` blocks. The two warpgroups take turns at the
-// blocks, up to EACH blocks of theirs at once, so that the tokens pass once for 2 * EACH blocks. A chunk of the ring is a line,
-// 128 columns, of a block; warp i of the warpgroup makes A fragments of its panels 2i and 2i + 1, in registers, and the B matrix
-// stands in stages of x in shared memory (tiles.cuh), for both warpgroups. While the tensor cores multiply with one chunk, the
-// warps make the fragments of the next. The sums stay in registers till the end, in an order of k that depends on k alone: slab
-// by slab, and in a slab from its last line to its first.
+// A task is a block of 64 rows of the weight, 8 panels; a run of tasks `count` blocks, which are passed TOGETHER at a time, so
+// that the tokens pass once for all of them. A chunk of the ring is a line, 128 columns, of a block. Warp i of a warpgroup makes A
+// fragments of the chunk's panels 2i and 2i + 1, in registers, and the B matrix is a stage of x in shared memory (tiles.cuh).
+// While one warpgroup makes fragments, the other one's products go on. They share the work by lines where tokens are few, each
+// having every second line of all blocks (BY_LINES), for that is even; and by blocks where tokens are many, so that both read the
+// same stages. The sums stay in registers till the end, in an order of k that depends on k alone: slab by slab, in a slab
+// from its last line to its first; by lines, the second warpgroup's after the first one's.
 //
-//     64 tokens, k = 4096, a run of 3 blocks: warpgroup 0 has blocks 0 and 2, warpgroup 1 block 1. 32 lines of 128 columns;
-//     of each line three chunks come, one a block, and a stage of x, 16 KB. Stage 5 comes when all warps have done with stage 1,
-//     which stood in the same place.
+//     64 tokens, k = 4096, a run of 3 blocks: 32 lines of 128 columns. Of each line three chunks come, one a block, and a stage
+//     of x, 16 KB. Warpgroup 0 has lines 0, 2, 4, ... Stage 5 comes when it has done with stage 1, which stood in the same place.
 //
 // Weights of 12 bits become the bfloat16 that they were: the exponent's base is added as they are loosened, and a listed weight
 // takes its place in the register, which a warp sees to before it multiplies. So results are those of 16 bits, to the bit.
@@ -28,8 +28,7 @@ struct wide_product {
   static constexpr int TOKENS = A::tile_m, N = A::y_t::dim1, PANELS = (A::w_t::dim0 + 7) / 8;
   static constexpr int LINES = K / BLOCK, LINE_BYTES = TIGHT ? TIGHT_BLOCK_BYTES : BLOCK * 16, TAIL = TIGHT ? TIGHT_TAIL : 0;
   static constexpr int ROOM = LINE_BYTES + TAIL;                 // bytes of a panel's part of a slot
-  static constexpr int EACH = TOKENS == 64 ? 2 : 1;              // blocks of a warpgroup that are passed at once
-  static constexpr bool AHEAD = TOKENS < 256;                    // whether there are registers for the next chunk's fragments
+  static constexpr int TOGETHER = BY_LINES ? 3 : 2;              // blocks that are passed at once
   static_assert(TOKENS % 16 == 0 && TOKENS <= 256, "a wide linear task holds 16 to 256 tokens");
   static_assert(A::x_t::layout == TILED, "the input of a wide linear must be made by an operator that can tile it");
   static_assert(!A::x_t::polled, "a wide linear's input can't announce itself");
@@ -43,7 +42,7 @@ struct wide_product {
 
   static __device__ __forceinline__ void stream(const A& a, Loader& l, int n, int count) {
     constexpr int PANEL = panel_bytes(pad_k(A::w_t::dim1), LAYOUT);
-    l.stream_blocks((const u8*)a.w.data + (i64)n * 8 * PANEL, {count, PANELS - n * 8, LINES, 2 * EACH, PANEL, LINE_BYTES, TAIL});
+    l.stream_blocks((const u8*)a.w.data + (i64)n * 8 * PANEL, {count, PANELS - n * 8, LINES, TOGETHER, TIGHT ? BY_LINES ? 2 : 1 : 0, PANEL, LINE_BYTES, TAIL});
   }
 
   // A place in a ring of barriers with their data, as it goes around.
@@ -101,10 +100,10 @@ struct wide_product {
     f[2 * t + 1][2 + p] = v.w;
   }
 
-  // the fragments of a chunk, at `panels` in shared memory; `line`: of the pass
-  static __device__ __forceinline__ void make(const Worker& w, u32 panels, int line, Slab& s, Fragments& f) {
+  // the fragments of a chunk, at `panels` in shared memory; `line`: of the pass; `begins`: this warpgroup's first one of a slab
+  static __device__ __forceinline__ void make(const Worker& w, u32 panels, int line, bool begins, Slab& s, Fragments& f) {
     if constexpr (TIGHT) {
-      if (line % 4 == 0) read_slab(w, panels, s);
+      if (begins) read_slab(w, panels, s);
       const u32 keep = opaque(KEEP), at = panels + w.lane * 16;
       uint4 raw[2][3];
       #pragma unroll
@@ -131,11 +130,12 @@ struct wide_product {
 
   // ---- the product
 
-  // One pass over k of `all` blocks, of which MINE are this warpgroup's, those from block n on. `base`: the pass's first stage.
+  // One pass over k of `all` blocks from block n on, of which this warpgroup has MINE. `base`: the pass's first stage.
   template <int MINE>
   static __device__ __forceinline__ void pass(const A& a, const Worker& w, int base, int first, int tokens, int n, int all) {
     const int group = w.warp / 4;
-    const u32 ring = opaque(shared_address(w.ring)) + w.warp % 4 * 2 * ROOM, full = opaque(shared_address(w.block->full));
+    const u32 ring = opaque(shared_address(w.ring)) + group * OWN_SLOTS * SLOT + w.warp % 4 * 2 * ROOM;
+    const u32 full = opaque(shared_address(w.block->full)) + group * OWN_SLOTS * 8;
     const u32 x = opaque(shared_address(w.scratch)), x_full = opaque(shared_address(w.block->x_full));
     float c[MINE][TOKENS / 2];
     #pragma unroll
@@ -143,121 +143,117 @@ struct wide_product {
       #pragma unroll
       for (int i = 0; i < TOKENS / 2; ++i) c[r][i] = 0.f;
     Slab slab[MINE];
-    Fragments f[AHEAD ? 2 : 1];
-    Place<SLOTS> chunk(w.chunk + group);
-    Place<STAGES> stage(base);
-
-    // fragments of this warpgroup's next chunk, block r of `line`
-    auto next = [&](int r, int line, Fragments& to) {
-      w.await(full + chunk.at * 8, chunk.turn);
-      make(w, ring + chunk.at * SLOT, line, slab[r], to);
-      __syncwarp();
-      if (w.lane == 0) mbar_arrive(full + (SLOTS + chunk.at) * 8);
-      // all chunks of a line come before the next line's; of the last block there is none for warpgroup 1 if their number is odd
-      chunk.advance(r + 1 < MINE ? 2 : all - 2 * (MINE - 1));
-    };
-    // products with block r of a line; they are under way when this returns
-    auto multiply = [&](int r, const Fragments& by) {
+    Place<OWN_SLOTS> chunk(w.chunk);
+    Place<STAGES> stage(base + (BY_LINES ? group : 0));
+    bool there = mbar_test_wait(full + chunk.at * 8, chunk.turn);  // asked for early: the answer takes a while
+    #pragma unroll 1
+    for (int line = BY_LINES ? group : 0; line < LINES; line += BY_LINES ? 2 : 1) {
+      const bool x_there = mbar_test_wait(x_full + stage.at * 8, stage.turn);
       #pragma unroll
-      for (int i = 0; i < STAGES_A_LINE; ++i) {
-        Place<STAGES> s = stage;
-        s.advance(i);
-        if (r == 0) w.await(x_full + s.at * 8, s.turn);
+      for (int r = 0; r < MINE; ++r) {
+        if (!there) w.await(full + chunk.at * 8, chunk.turn);
+        Fragments f;
+        make(w, ring + chunk.at * SLOT, line, BY_LINES ? line / 2 % 2 == 0 : line % 4 == 0, slab[r], f);
+        __syncwarp();
+        if (w.lane == 0) mbar_arrive(full + (SLOTS + chunk.at) * 8);
+        chunk.advance(1);
+        if (r == 0) {
+          if (!x_there) w.await(x_full + stage.at * 8, stage.turn);
+          if constexpr (STAGES_A_LINE == 2) {
+            Place<STAGES> second = stage;
+            second.advance(1);
+            w.await(x_full + second.at * 8, second.turn);
+          }
+        }
+        __syncwarp();
+        wgmma_fence();
+        #pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          // two tiles of 64 columns, and in each of them steps of 16
+          Place<STAGES> s = stage;
+          s.advance(i * STAGES_A_LINE / 8);
+          const u32 tile = x + s.at * STAGE_BYTES + (STAGES_A_LINE == 1 ? i / 4 * (TOKENS * 128) : 0);
+          wgmma_product(c[r], f[i], matrix_descriptor(tile) + i % 4 * 2);
+        }
+        wgmma_commit();
+        there = mbar_test_wait(full + chunk.at * 8, chunk.turn);
+        wgmma_wait<0>();
       }
       __syncwarp();
-      wgmma_fence();
-      #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        Place<STAGES> s = stage;
-        s.advance(i * STAGES_A_LINE / 8);
-        // the two tiles of 64 columns, and in each of them steps of 16
-        const u32 tile = x + s.at * STAGE_BYTES + (STAGES_A_LINE == 1 ? i / 4 * (TOKENS * 128) : 0);
-        wgmma_product(c[r], by[i], matrix_descriptor(tile) + i % 4 * 2);
-      }
-      wgmma_commit();
-    };
-    // this warpgroup has done with a line of x
-    auto leave = [&] {
-      __syncwarp();
-      if (w.lane < STAGES_A_LINE) {
+      if (w.lane < STAGES_A_LINE) {  // this warp has done with the line of x
         Place<STAGES> s = stage;
         s.advance(w.lane);
-        mbar_arrive(x_full + (STAGES + s.at) * 8, all == 1 ? 2 : 1);
+        mbar_arrive(x_full + (STAGES + s.at) * 8, BY_LINES || all == 1 ? 2 : 1);
       }
-      stage.advance(STAGES_A_LINE);
-    };
-    if constexpr (!AHEAD) {
-      #pragma unroll 1
-      for (int line = 0; line < LINES; ++line) {
-        next(0, line, f[0]);
-        multiply(0, f[0]);
-        wgmma_wait<0>();
-        leave();
-      }
-    } else {
-      next(0, 0, f[0]);
-      #pragma unroll 1
-      for (int line = 0; line < LINES; line += 3 - MINE) {
-        multiply(0, f[0]);
-        if (MINE == 2) next(1, line, f[1]);
-        else if (line + 1 < LINES) next(0, line + 1, f[1]);
-        wgmma_wait<0>();
-        if (MINE == 1) leave();
-        if (MINE == 2 || line + 1 < LINES) multiply(MINE - 1, f[1]);
-        if (line + 3 - MINE < LINES) next(0, line + 3 - MINE, f[0]);
-        wgmma_wait<0>();
-        if (MINE == 2 || line + 1 < LINES) leave();
-      }
+      stage.advance(BY_LINES ? 2 : STAGES_A_LINE);
     }
     #pragma unroll
-    for (int r = 0; r < MINE; ++r) finish(a, w, c[r], first, tokens, n + group + 2 * r);
+    for (int r = 0; r < MINE; ++r) finish(a, w, c[r], first, tokens, n + (BY_LINES ? r : group));
   }
 
   // tokens of tile `m`, blocks n .. n + count - 1
   static __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) {
-    const int first = m * TOKENS, tokens = ev_min(TOKENS, a.y.dim0 - first), passes = (count + 2 * EACH - 1) / (2 * EACH);
+    const int first = m * TOKENS, tokens = ev_min(TOKENS, a.y.dim0 - first), passes = (count + TOGETHER - 1) / TOGETHER;
     if (w.tid == 0) ask_for_input(w.block, {(const u8*)a.x.data + (i64)first * 128, A::x_t::rows * 128, LINES, passes});
     #pragma unroll 1
     for (int p = 0; p < passes; ++p) {
-      const int done = p * 2 * EACH, all = ev_min(2 * EACH, count - done), mine = (all + 1 - w.warp / 4) / 2;
-      if (EACH == 2 && mine == 2) pass<EACH>(a, w, w.stage, first, tokens, n + done, all);
-      else if (mine > 0) pass<1>(a, w, w.stage, first, tokens, n + done, all);
-      w.chunk += LINES * all;
+      const int done = p * TOGETHER, all = ev_min(TOGETHER, count - done);
+      if (!BY_LINES) {
+        if (w.warp / 4 < all) pass<1>(a, w, w.stage, first, tokens, n + done, all);
+      } else if (all == 1) {
+        pass<1>(a, w, w.stage, first, tokens, n + done, all);
+      } else if (all == 2) {
+        pass<2>(a, w, w.stage, first, tokens, n + done, all);
+      } else {
+        pass<3>(a, w, w.stage, first, tokens, n + done, all);
+      }
+      w.chunk += BY_LINES ? (LINES + 1 - w.warp / 4) / 2 * all : w.warp / 4 < all ? LINES : 0;
       w.stage += LINES * STAGES_A_LINE;
     }
   }
 
   // ---- the results
 
-  static constexpr int TOGETHER = TOKENS < 64 ? TOKENS : 64, ROW = 68;  // tokens that change places at once; floats of one
+  static constexpr int AT_ONCE = TOKENS < 64 ? TOKENS : 64, ROW = 68;  // tokens that change places at once; floats of one
+  static constexpr int TEAM = BY_LINES ? CONSUMERS : 128;               // threads that store a block
 
   // The sums of a block: lane (g, q) of warp i has rows 16i + g and 16i + g + 8, of tokens 8j + 2q and 8j + 2q + 1. They change
   // places in shared memory, from where short loops take them: code that runs once costs more than what it does.
   static __device__ __forceinline__ void finish(const A& a, const Worker& w, const float (&c)[TOKENS / 2], int first, int tokens, int block) {
-    const int group = w.warp / 4, g = w.lane >> 2, q = w.lane & 3;
-    float* const sums = (float*)(w.scratch + STAGES * STAGE_BYTES) + group * TOGETHER * ROW;
+    const int group = w.warp / 4, g = w.lane >> 2, q = w.lane & 3, barrier = BY_LINES ? 1 : 2 + group;
+    float* const sums = (float*)(w.scratch + STAGES * STAGE_BYTES), *const mine = sums + group * AT_ONCE * ROW;
     #pragma unroll
-    for (int t0 = 0; t0 < TOKENS; t0 += TOGETHER) {
+    for (int t0 = 0; t0 < TOKENS; t0 += AT_ONCE) {
       if (t0 > 0 && t0 >= tokens) break;
-      named_barrier(2 + group, 128);  // what stood here has been read
+      named_barrier(barrier, TEAM);  // what stood here has been read
       #pragma unroll
-      for (int j = 0; j < TOGETHER / 8; ++j) {
+      for (int j = 0; j < AT_ONCE / 8; ++j) {
         #pragma unroll
-        for (int e = 0; e < 4; ++e) sums[(j * 8 + q * 2 + (e & 1)) * ROW + w.warp % 4 * 16 + g + (e >> 1) * 8] = c[t0 / 2 + 4 * j + e];
+        for (int e = 0; e < 4; ++e) mine[(j * 8 + q * 2 + (e & 1)) * ROW + w.warp % 4 * 16 + g + (e >> 1) * 8] = c[t0 / 2 + 4 * j + e];
       }
-      named_barrier(2 + group, 128);
-      const int there = ev_min(TOGETHER, tokens - t0);
-      if constexpr (GATED) put_gated(a, w, sums, first + t0, there, block);
-      else put_plain(a, w, sums, first + t0, there, block);
+      named_barrier(barrier, TEAM);
+      const int there = ev_min(AT_ONCE, tokens - t0);
+      if constexpr (GATED) put_gated(a, w, BY_LINES ? sums : mine, first + t0, there, block);
+      else put_plain(a, w, BY_LINES ? sums : mine, first + t0, there, block);
     }
+  }
+
+  // four rows of a token
+  static __device__ __forceinline__ float4 sum_of(const float* sums, int token, int row) {
+    float4 v = *(const float4*)(sums + token * ROW + row);
+    if constexpr (BY_LINES) {
+      const float4 u = *(const float4*)(sums + (AT_ONCE + token) * ROW + row);
+      v.x += u.x; v.y += u.y; v.z += u.z; v.w += u.w;
+    }
+    return v;
   }
 
   // four rows of one token a lane
   static __device__ __forceinline__ void put_plain(const A& a, const Worker& w, const float* sums, int first, int tokens, int block) {
-    const int thread = w.tid % 128, row = thread % 16 * 4, n = block * 64 + row;
+    const int thread = w.tid % TEAM, row = thread % 16 * 4, n = block * 64 + row;
     #pragma unroll 1
-    for (int i = thread / 16; i < tokens; i += 8) {
-      const float4 sum = *(const float4*)(sums + i * ROW + row);
+    for (int i = thread / 16; i < tokens; i += TEAM / 16) {
+      const float4 sum = sum_of(sums, i, row);
       float v[4] = {sum.x, sum.y, sum.z, sum.w};
       const i64 at = (i64)(first + i) * N + n;
       #pragma unroll
@@ -282,14 +278,14 @@ struct wide_product {
 
   // Rows are gate and up by turns, so 64 of them make 32 columns: four pieces of 16 bytes, one a lane, where y is tiled.
   static __device__ __forceinline__ void put_gated(const A& a, const Worker& w, const float* sums, int first, int tokens, int block) {
-    const int thread = w.tid % 128, piece = thread % 4;
+    const int thread = w.tid % TEAM, piece = thread % 4;
     #pragma unroll 1
-    for (int i = thread / 4; i < tokens; i += 32) {
+    for (int i = thread / 4; i < tokens; i += TEAM / 4) {
       uint4 two;
       #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const int row = e * 16 + piece * 4;  // of columns 8e + 2 * piece and the one after
-        float4 v = *(const float4*)(sums + i * ROW + row);
+        float4 v = sum_of(sums, i, row);
         if constexpr (A::has_bias) {
           const bf16* const bias = a.bias.data + block * 64 + row;
           v.x += to_float(bias[0]); v.y += to_float(bias[1]); v.z += to_float(bias[2]); v.w += to_float(bias[3]);
