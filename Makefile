@@ -17,17 +17,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # the extension is built again when any of these changes; Python files are used where they stand
 NATIVE := pyproject.toml $(shell find native src/eventide/device src/eventide/ops -type f -not -path '*/__pycache__/*' 2>/dev/null)
 
-# long tests run without coverage, which would take most of their time; collecting only their files spares ten seconds
-SLOW := $(shell grep -rl --include='test_*.py' 'mark\.slow' tests 2>/dev/null)
-
 .PHONY: run test check package build bench clean
 
 run: $(VENV)/installed
 	@$(BIN)/eventide generate eventide-tiny "Once upon a time" --max-new-tokens 120 --seed 3
 
 test: check
-	$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile --cov=src/eventide --cov-report=term --cov-fail-under=85 --durations=10 --timeout=600 $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -q -m slow -n $(JOBS) --timeout=900 $(SLOW)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --cov=src/eventide --cov-report=term --cov-fail-under=85 --durations=15 --timeout=900 $(PYTEST_ARGS)
 
 check: $(VENV)/tested
 	$(BIN)/ruff check .
