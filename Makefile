@@ -22,8 +22,12 @@ NATIVE := pyproject.toml $(shell find native src/eventide/device src/eventide/op
 run: $(VENV)/installed
 	@$(BIN)/eventide generate eventide-tiny "Once upon a time" --max-new-tokens 120 --seed 3
 
-test: check
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --cov=src/eventide --cov-report=term --cov-fail-under=85 --durations=15 --timeout=900 $(PYTEST_ARGS)
+# types are looked at beside the tests; files with long tests come first (tests/conftest.py)
+test: $(VENV)/tested
+	$(BIN)/ruff check .
+	@$(BIN)/mypy & types=$$!; \
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --cov=src/eventide --cov-report=term --cov-fail-under=85 --durations=15 --timeout=900 $(PYTEST_ARGS); tests=$$?; \
+	wait $$types && exit $$tests
 
 check: $(VENV)/tested
 	$(BIN)/ruff check .
@@ -53,7 +57,9 @@ $(VENV)/installed: $(VENV)/created $(NATIVE)
 
 $(VENV)/tested: $(VENV)/created $(NATIVE)
 	@echo "installing Eventide and what its tests need into $(VENV) (a minute or more) ..."
-	@$(BIN)/pip install --quiet --editable '.[test]'
+	@$(BIN)/python tools/requirements.py test > $(VENV)/requirements.txt
+	@$(BIN)/pip install --quiet --no-compile --requirement $(VENV)/requirements.txt & packages=$$!; \
+	$(BIN)/pip install --quiet --no-deps --editable .; built=$$?; wait $$packages && exit $$built
 	@touch $(VENV)/installed $@
 
 clean:
