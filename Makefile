@@ -17,17 +17,17 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # the extension is built again when any of these changes; Python files are used where they stand
 NATIVE := pyproject.toml $(shell find native src/eventide/device src/eventide/ops -type f -not -path '*/__pycache__/*' 2>/dev/null)
 
-# long tests run without coverage, which would take most of their time; collecting only their files spares ten seconds
-SLOW := $(shell grep -rl --include='test_*.py' 'mark\.slow' tests 2>/dev/null)
-
 .PHONY: run test check package build bench clean
 
 run: $(VENV)/installed
 	@$(BIN)/eventide generate eventide-tiny "Once upon a time" --max-new-tokens 120 --seed 3
 
-test: check
-	$(BIN)/python -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile --cov=src/eventide --cov-report=term --cov-fail-under=85 --durations=10 --timeout=600 $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -q -m slow -n $(JOBS) --timeout=900 $(SLOW)
+# types are looked at beside the tests; files with long tests come first (tests/conftest.py)
+test: $(VENV)/tested
+	$(BIN)/ruff check .
+	@$(BIN)/mypy & types=$$!; \
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --cov=src/eventide --cov-report=term --cov-fail-under=85 --durations=15 --timeout=900 $(PYTEST_ARGS); tests=$$?; \
+	wait $$types && exit $$tests
 
 check: $(VENV)/tested
 	$(BIN)/ruff check .
@@ -57,7 +57,9 @@ $(VENV)/installed: $(VENV)/created $(NATIVE)
 
 $(VENV)/tested: $(VENV)/created $(NATIVE)
 	@echo "installing Eventide and what its tests need into $(VENV) (a minute or more) ..."
-	@$(BIN)/pip install --quiet --editable '.[test]'
+	@$(BIN)/python tools/requirements.py test > $(VENV)/requirements.txt
+	@$(BIN)/pip install --quiet --no-compile --requirement $(VENV)/requirements.txt & packages=$$!; \
+	$(BIN)/pip install --quiet --no-deps --editable .; built=$$?; wait $$packages && exit $$built
 	@touch $(VENV)/installed $@
 
 clean:

@@ -105,6 +105,7 @@ def random_program(seed: int) -> Program:
     return p
 
 
+@pytest.mark.untraced  # repeats itself: counting lines would take longer than the test
 @pytest.mark.parametrize("seed", range(8))
 def test_random_programs(seed: int) -> None:
     program = random_program(seed)

@@ -30,6 +30,7 @@ def test_student_t_against_the_published_table(degrees: int, value: float) -> No
     assert student_t(0.95, degrees) == pytest.approx(value, rel=1e-5)
 
 
+@pytest.mark.untraced  # repeats itself: counting lines would take longer than the test
 def test_intervals_of_repeated_runs_agree() -> None:
     rng = np.random.default_rng(0)
     pairs = [(estimate(machine(rng)), estimate(machine(rng))) for _ in range(200)]
@@ -38,6 +39,7 @@ def test_intervals_of_repeated_runs_agree() -> None:
     assert sum(covered) >= 0.9 * len(covered)
 
 
+@pytest.mark.untraced  # repeats itself: counting lines would take longer than the test
 def test_faster_is_rarely_said_of_equals_and_said_of_twice_as_fast() -> None:
     rng = np.random.default_rng(1)
     wrong = sum(is_faster(machine(rng), machine(rng)) for _ in range(200))

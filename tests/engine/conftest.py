@@ -26,7 +26,12 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("models") / "bare", SMALL)
 
 
-@pytest.fixture(scope="session", params=sorted(DEVICES))
+def _device(name: str) -> object:
+    # tests of its own cover the interpreter, which takes three times as long while lines are counted
+    return pytest.param(name, marks=pytest.mark.untraced) if name == "interp" else name
+
+
+@pytest.fixture(scope="session", params=map(_device, sorted(DEVICES)))
 def llm(request: pytest.FixtureRequest, checkpoint: Path) -> Iterator[eventide.LLM]:
     if request.param == "cuda":
         pytest.skip("the CUDA device has tests of its own")

@@ -52,6 +52,7 @@ def alone(llm: eventide.LLM, request: Request) -> list[int]:
     return llm.generate(request.prompt, request.params).token_ids
 
 
+@pytest.mark.untraced  # repeats itself: counting lines would take longer than the test
 @pytest.mark.parametrize("budget, cache", [(512, None), (16, 384), (7, 320)])
 def test_tokens_are_those_of_a_request_alone(llm: eventide.LLM, budget: int, cache: int | None) -> None:
     todo = requests(40, 1, llm.config.vocab_size)
@@ -71,6 +72,7 @@ def test_tokens_are_those_of_a_request_alone(llm: eventide.LLM, budget: int, cac
         assert engine.stats["preemptions"] > 0
 
 
+@pytest.mark.untraced  # repeats itself: counting lines would take longer than the test
 def test_cancellations_leave_the_others_alone_and_lose_no_page(llm: eventide.LLM) -> None:
     todo = requests(120, 3, llm.config.vocab_size)
     engine = Engine(llm, token_budget=24, cache_tokens=320)

@@ -37,6 +37,7 @@ def test_equal_lengths(llm: eventide.LLM) -> None:
     assert len({tuple(ids) for ids in alone}) > 1
 
 
+@pytest.mark.untraced  # repeats itself: counting lines would take longer than the test
 def test_long_prompts_are_read_in_pieces(checkpoint: Path) -> None:
     prompt = np.random.default_rng(2).integers(5, 300, 150).tolist()
     with eventide.LLM(checkpoint, device="interp") as llm:
@@ -46,6 +47,7 @@ def test_long_prompts_are_read_in_pieces(checkpoint: Path) -> None:
         assert llm.generate([prompt, prompt[:5]], GREEDY)[0] == whole
 
 
+@pytest.mark.untraced  # repeats itself: counting lines would take longer than the test
 def test_more_prompts_than_slots(checkpoint: Path) -> None:
     prompts = [[i + 5, i + 6] for i in range(7)]
     with eventide.LLM(checkpoint, device="interp", max_seqs=2) as llm:

@@ -15,6 +15,7 @@ import eventide
 from eventide import Engine, Request, SamplingParams
 from eventide.engine.generation import Generation
 from eventide.engine.loop import StepLoop
+from eventide.engine.runner import Parts
 from eventide.engine.steps import Step
 from eventide.errors import UsageError
 
@@ -143,7 +144,7 @@ def test_steps_begun_ahead_change_nothing(llm: eventide.LLM, monkeypatch: pytest
 
 
 def test_the_next_step_is_made_while_one_is_under_way(llm: eventide.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing happens between two steps, all that is left to do between them is to begin the second."""
+    """Where nothing happens between two steps, the second begins before anything else is done with the first one's outputs."""
     events: list[str] = []
     runner, take = llm._runner, Generation.take
     prepare, start = runner.prepare, runner.start
@@ -162,7 +163,33 @@ def test_the_next_step_is_made_while_one_is_under_way(llm: eventide.LLM, monkeyp
     assert found == alone
     steps = events[: events.index("take", 3 * 12) + 1]
     assert steps[:2] == ["prepare", "start"], "the first one, in which the long prompt is let in"
-    assert steps[2:] == ["prepare", "take", "start"] * (len(steps[2:]) // 3) + ["prepare", "take"] and len(steps) > 30
+    assert steps[2:] == ["prepare", "start", "take"] * (len(steps[2:]) // 3) and len(steps) > 30
+
+
+def test_who_comes_is_let_in_while_a_step_is_under_way(llm: eventide.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newcomer's prompt is part of the step that is made ahead, so none is made in vain."""
+    runner = llm._runner
+    prepare, start = runner.prepare, runner.start
+    prepared: list[Step] = []
+    started: list[Step] = []
+    alone = [llm.generate([5 + i] * 20, long(30)).token_ids for i in range(4)]
+    monkeypatch.setattr(runner, "overlaps", True)
+    # a step that has begun goes on, as on a GPU; the CPU's begin when they are asked for, and would be taken back
+    monkeypatch.setattr(Parts, "end", lambda parts: None)
+    monkeypatch.setattr(runner, "prepare", lambda step: (prepared.append(step), prepare(step))[1])
+    monkeypatch.setattr(runner, "start", lambda step, keep: (started.append(step), start(step, keep))[1])
+    engine = Engine(llm, token_budget=16)
+    engine.add(Request("long", [9] * 280, long(1)))
+    found: dict[object, list[int]] = {"long": [], **{i: [] for i in range(4)}}
+    for i in range(4):
+        engine.add(Request(i, [5 + i] * 20, long(30)))
+        for output in engine.step(max_steps=2):
+            found[output.id] += output.token_ids
+    for output in engine.run():
+        found[output.id] += output.token_ids
+    assert [found[i] for i in range(4)] == alone and len(found["long"]) == 1
+    assert len(started) > 20 and len(prepared) == len(started) and all(a is b for a, b in zip(prepared, started))
+    assert engine.free_pages == llm.limits.pages - 1
 
 
 def test_a_step_that_is_made_ahead_has_the_pages_that_it_writes_to(llm: eventide.LLM, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ import eventide
 from eventide import SamplingParams
 from tests.checkpoints import SHAPES, load_reference, make_checkpoint
 
+pytestmark = pytest.mark.untraced  # in transformers, counting our lines takes longer than the tests
+
 NUM_TOKENS = 48
 # each covers another corner in the slow interpreter; the CPU runs them all
 INTERPRETED = ("qwen3 tied", "llama llama3", "qwen2 tied")

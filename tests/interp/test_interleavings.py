@@ -29,6 +29,7 @@ def policy(i: int) -> Policy:
     return Adversarial(i) if i % 2 else Random(i)
 
 
+@pytest.mark.untraced  # repeats itself: counting lines would take longer than the test
 @pytest.mark.parametrize("name", PLANS)
 def test_200_interleavings_give_equal_bits(name: str) -> None:
     program, target, symbols = PLANS[name]
@@ -93,6 +94,7 @@ def outcome(plan: Plan, symbols: dict[str, int], inputs: Arrays | None, i: int) 
         return None
 
 
+@pytest.mark.untraced  # repeats itself: counting lines would take longer than the test
 @pytest.mark.parametrize(("program", "target", "symbols"), PLANS.values(), ids=PLANS)
 def test_every_missing_wait_is_caught_by_some_interleaving(program, target, symbols) -> None:  # type: ignore[no-untyped-def]
     plan = compile_plan(program(), target, verify=False)
@@ -134,6 +136,7 @@ def test_bad_steps_are_refused() -> None:
         Interpreter(compile_plan(mlp(), SMALL_CPU))
 
 
+@pytest.mark.untraced  # repeats itself: counting lines would take longer than the test
 @pytest.mark.parametrize("seed", range(6))
 def test_a_decode_step_may_read_pages_that_are_shared(seed: int) -> None:
     """Two sequences with one copy of their common beginning, or with two: the same bits, in any order."""

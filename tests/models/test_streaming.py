@@ -40,6 +40,7 @@ def test_joined_pieces_are_the_text(tokenizer: Tokenizer, text: str, size: int) 
     assert "".join(stream(tokenizer, ids, size)) == tokenizer.decode(ids) == text
 
 
+@pytest.mark.untraced  # repeats itself: counting lines would take longer than the test
 @given(text=st.text(max_size=40), size=st.integers(1, 5))
 @settings(deadline=None, max_examples=200)
 def test_any_text(tokenizer: Tokenizer, text: str, size: int) -> None:
@@ -47,6 +48,7 @@ def test_any_text(tokenizer: Tokenizer, text: str, size: int) -> None:
     assert "".join(stream(tokenizer, ids, size)) == tokenizer.decode(ids)
 
 
+@pytest.mark.untraced  # repeats itself: counting lines would take longer than the test
 @given(ids=st.lists(st.integers(0, 399), max_size=60))
 @settings(deadline=None, max_examples=200)
 def test_any_tokens(tokenizer: Tokenizer, ids: list[int]) -> None:
@@ -155,6 +157,7 @@ def test_held_back_no_longer_than_needed() -> None:
     assert stops.finish() == ""
 
 
+@pytest.mark.untraced  # repeats itself: counting lines would take longer than the test
 @given(
     text=st.text("abc", max_size=30),
     stop=st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=3),

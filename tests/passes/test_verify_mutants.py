@@ -22,6 +22,9 @@ NUMBERS = {
 }  # fmt: skip
 
 
+pytestmark = pytest.mark.untraced  # repeats itself: counting lines would take longer than the tests
+
+
 @pytest.fixture(scope="module")
 def base() -> dict[str, Plan]:
     return plans(verify=False)
@@ -69,8 +72,8 @@ def test_accepts_what_the_compiler_made(base: dict[str, Plan], name: str) -> Non
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_some_mutants(base: dict[str, Plan], name: str) -> None:
-    _, refused = try_mutants(base[name], 14, seed=1)
-    assert refused >= 5
+    _, refused = try_mutants(base[name], 8, seed=1)
+    assert refused >= 3
 
 
 @pytest.mark.slow

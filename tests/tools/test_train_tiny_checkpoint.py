@@ -10,6 +10,8 @@ from tokenizers import Tokenizer
 from train_tiny.card import METRICS, card
 from train_tiny.corpus import SPECIAL_TOKENS, documents, prompt, render
 
+pytestmark = pytest.mark.untraced  # looks at no line of src/ that other tests don't
+
 BUNDLED = Path(__file__).resolve().parents[2] / "src/eventide/models/bundled/eventide-tiny"
 MOST_BYTES = 8_000_000
 

@@ -277,7 +277,7 @@ def _capturing(device: str) -> bool:
         return False
     import torch
 
-    return torch.cuda.is_current_stream_capturing()
+    return bool(torch.cuda.is_current_stream_capturing())
 
 
 def _measured(index: Any, axes: Mapping[str, int]) -> bool:

@@ -201,7 +201,8 @@ def _compiling() -> Callable[[], bool]:
         return lambda: False
     import torch
 
-    return torch.compiler.is_dynamo_compiling
+    compiling: Callable[[], bool] = torch.compiler.is_dynamo_compiling
+    return compiling
 
 
 def _graph_capture() -> bool:
@@ -209,7 +210,7 @@ def _graph_capture() -> bool:
         return False
     import torch
 
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return bool(torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
 
 
 _active: Tracer | None = None

@@ -282,6 +282,7 @@ class CudaRunner:
         self.plan = self._any.plan
         self._tokens = np.zeros((limits.max_seqs, limits.max_seq_len + 1), np.int32)
         self._touched = True
+        self._fresh: dict[int, int] = {}  # sequences whose history has been written, and how much of it
         self._open: _Launch | _StepLaunch | None = None
         self._tracers: dict[int, CudaKernel] = {}
 
@@ -296,6 +297,11 @@ class CudaRunner:
         self._settle()
         self._touched = True
         return self._tokens
+
+    def write_tokens(self, seq: int, tokens: Sequence[int]) -> None:
+        """Goes to the GPU with the next launch; the one under way isn't waited for."""
+        self._tokens[seq, : len(tokens)] = tokens
+        self._fresh[seq] = len(tokens)
 
     def run(self, step: Step) -> dict[str, Array]:
         """One step of the engine as one launch; as one launch for each part if it has logits and draws nothing."""
@@ -319,7 +325,7 @@ class CudaRunner:
 
     def start(self, prepared: _Prepared, keep: Collection[str]) -> Running:
         self._send_tokens()
-        finish = prepared.kernel.start(prepared.parts, prepared.packed)
+        finish = prepared.kernel.start(prepared.parts, prepared.packed, keep)
         self._open = _StepLaunch(self, prepared.step, finish, keep)
         return self._open
 
@@ -433,7 +439,11 @@ class CudaRunner:
         self._settle()
         if self._touched:
             self._any.write_state("tokens", self._tokens)
-            self._touched = False
+        else:
+            for seq, n in self._fresh.items():
+                self._any.memory.write("tokens", self._tokens[seq, :n], seq * self._tokens.strides[0])
+        self._touched = False
+        self._fresh.clear()
 
 
 def _kv_heads(plan: Any) -> int:

@@ -19,6 +19,12 @@ everybody generates it is the steps until the first of them has all its tokens, 
 and the rest given back afterwards, a drawn end-of-sequence token ends the steps on the device, and whoever is added or
 removed meanwhile ends them early. Those that wait have found no slot or no pages, so nothing can admit them sooner.
 
+What the host does for a step overlaps the device's work where the runner says so (`overlaps`). While a step is under way that
+reads prompts, the next one is put together as if no drawn token ended a sequence, whoever waits let in where there is room;
+when its outputs come and none has ended by its token, the next one is started before anything else is done with them. Where
+somebody was removed meanwhile, or a token ended a sequence, it is put together anew. The lengths at which sequences end are
+known ahead.
+
 When pages run out, the sequence that comes last gives up its own and waits again with what it has drawn; its keys and values
 are computed anew when its turn comes. Tokens don't change by that, nor by who else is in the step: a row's arithmetic knows
 nothing of the others, and draws are keyed by seed and position.
@@ -32,6 +38,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import UsageError
+from ..ops.sample import NO_TOKEN
 from .cache import digests
 from .generation import SAMPLED, Generation
 from .outputs import Piece
@@ -58,6 +65,17 @@ class _Flight:
         return any(one is g for one, _, _ in self.members)
 
 
+@dataclass
+class _Ahead:
+    """The step that follows a flight if nothing happens, made while that is under way. version: of the block table in it."""
+
+    flight: _Flight | None
+    members: list[tuple[Generation, int, bool]]
+    chunks: list[Chunk]
+    version: int
+    prepared: Any
+
+
 class StepLoop:
     """Runs generations to their ends. part_s: seconds of decoding after which `step` returns. One thread at a time."""
 
@@ -67,7 +85,7 @@ class StepLoop:
         self.waiting: list[Generation] = []
         self.running: list[Generation] = []
         self._flight: _Flight | None = None
-        self._ahead: tuple[list[Chunk], int, Any] | None = None  # (chunks, version of the table, the step of these)
+        self._ahead: _Ahead | None = None
         self.stats = {"steps": 0, "launches": 0, "tokens": 0, "preemptions": 0, "tokens_from_cache": 0}
 
     @property
@@ -103,18 +121,21 @@ class StepLoop:
             flight, outputs = self._next_part(max_steps)
             if flight is None:
                 return []
+            following = self._follow(flight, outputs) if max_steps > 1 else None
             drew = self._note(flight, outputs)
         except BaseException:
             # Ctrl-C, or a device that failed: whoever goes on begins where the last part ended
             with suppress(Exception):
                 self._land()
+            self._ahead = None
             raise
         ended = [g for g in drew if g.finish_reason is not None]
         if flight.left == 0 or ended:
             self._land()
+            self._flight = following
             for generation in ended:
                 self._leave(generation)
-            if self._runner.overlaps and max_steps > 1:
+            if self._runner.overlaps and max_steps > 1 and following is None:
                 # text is made of these tokens while the device goes on
                 self._flight = self._launch(max_steps)
         pieces = []
@@ -183,10 +204,10 @@ class StepLoop:
         members = [(g, count, chunk.sample) for (g, count), chunk in zip(chosen, chunks, strict=True)]
         self.stats["launches"] += 1
         if not decoding:
-            if self._ahead is None or self._ahead[:2] != (chunks, self._pool.version):
-                self._ahead = self._prepared(chunks)
-            prepared, self._ahead = self._ahead[2], None
-            return _Flight(members, self._runner.start(prepared, SAMPLED), 1)
+            ahead, self._ahead = self._ahead, None
+            if ahead is None or (ahead.chunks, ahead.version) != (chunks, self._pool.version):
+                ahead = self._prepared(None, members, chunks)
+            return _Flight(members, self._runner.start(ahead.prepared, SAMPLED), 1)
         works = [g for g, _ in chosen]
         steps = self._reserve_ahead(works, max_steps)
         keep = SAMPLED if any(g.params.wants_logprobs for g in works) else SAMPLED[:1]
@@ -194,32 +215,59 @@ class StepLoop:
         stops = [g.params.eos_token_ids for g in works]
         return _Flight(members, self._runner.decode(chunks, steps, self._pool.table, stops, keep, part_s), steps)
 
-    def _prepared(self, chunks: list[Chunk]) -> tuple[list[Chunk], int, Any]:
+    def _prepared(self, flight: _Flight | None, members: list[tuple[Generation, int, bool]], chunks: list[Chunk]) -> _Ahead:
         step = make_step(self._pool.limits, chunks, self._runner.tile_queries, self._pool.table)
-        return chunks, self._pool.version, self._runner.prepare(step)
+        return _Ahead(flight, members, chunks, self._pool.version, self._runner.prepare(step))
 
     def _look_ahead(self, flight: _Flight) -> None:
-        """While a step is under way: prepares the one that follows if nothing happens. It is used if nothing has: if the chunks
-        and the block table are those that it was made for."""
+        """While a step is under way: prepares the one that follows."""
+        if flight.left != 1 or (self._ahead is not None and self._ahead.flight is flight):
+            return
         after = {id(g): (g.cached_len + count, len(g.known) + draws, g.left - draws) for g, count, draws in flight.members}
-        states = [(g, *after.get(id(g), (g.cached_len, len(g.known), g.left))) for g in self.running]
-        going_on = [(g, cached, known) for g, cached, known, left in states if left > 0]
-        budget, chosen = self.token_budget, []
-        for generation, cached, known in sorted(going_on, key=lambda s: (s[2] - s[1] > 1, s[0].rank)):
-            count = min(known - cached, budget)
-            if count:
-                chosen.append((generation, count, cached, known))
-                budget -= count
+
+        def shared_out() -> tuple[list[tuple[Generation, int, int, int]], int]:
+            """(who, tokens, tokens before, tokens known) of the step after, and what is left of its budget."""
+            states = [(g, *after.get(id(g), (g.cached_len, len(g.known), g.left))) for g in self.running]
+            going_on = [(g, cached, known) for g, cached, known, left in states if left > 0 and g.finish_reason is None]
+            budget, chosen = self.token_budget, []
+            for generation, cached, known in sorted(going_on, key=lambda s: (s[2] - s[1] > 1, s[0].rank)):
+                count = min(known - cached, budget)
+                if count:
+                    chosen.append((generation, count, cached, known))
+                    budget -= count
+            return chosen, budget
+
+        chosen, budget = shared_out()
+        while budget and self.waiting and len(self.running) < self.token_budget:
+            generation = self.waiting[0]
+            if not self._begin(generation):
+                break
+            budget -= min(generation.unread, budget)
+            chosen = []
+        chosen = chosen or shared_out()[0]
         chunks = [generation.chunk(*counts) for generation, *counts in chosen]
-        reading = any(chunk.count > 1 or not chunk.sample for chunk in chunks)
-        if flight.left != 1 or not reading or (self._ahead is not None and self._ahead[:2] == (chunks, self._pool.version)):
+        if not any(chunk.count > 1 or not chunk.sample for chunk in chunks):
             return
         # it can't be made without the pages that it writes to; where they are too few somebody will be pushed out
         pool, ends = self._pool, [(g.place, cached + count) for g, count, cached, _ in chosen if g.place is not None]
         if sum(pool.missing(*end) for end in ends) <= pool.available:
             for end in ends:
                 pool.reserve(*end)
-            self._ahead = self._prepared(chunks)
+            members = [(g, count, chunk.sample) for (g, count, _, _), chunk in zip(chosen, chunks, strict=True)]
+            self._ahead = self._prepared(flight, members, chunks)
+
+    def _follow(self, flight: _Flight, outputs: Outputs) -> _Flight | None:
+        """Starts the step that was made while `flight` was under way, if its outputs leave it as it is."""
+        ahead = self._ahead
+        if ahead is None or ahead.flight is not flight or flight.gone or ahead.version != self._pool.version:
+            return None
+        drawn = outputs["next_token"][0].tolist()
+        writers = [g for g, _, draws in flight.members if draws]
+        if any(token in g.params.eos_token_ids or token == NO_TOKEN for g, token in zip(writers, drawn)):
+            return None
+        self._ahead = None
+        self.stats["launches"] += 1
+        return _Flight(ahead.members, self._runner.start(ahead.prepared, SAMPLED), 1)
 
     def _reserve_ahead(self, works: list[Generation], max_steps: int) -> int:
         """Steps in which all of `works` can draw a token, with pages for them."""
@@ -275,7 +323,7 @@ class StepLoop:
         pool.reserve(place, len(generation.known))
         generation.place, generation.cached_len, generation.num_published = place, found * page, found
         generation.read_len = len(generation.known)
-        self._runner.tokens[place.seq, : len(generation.known)] = generation.known
+        self._runner.write_tokens(place.seq, generation.known)
         self.stats["tokens_from_cache"] += generation.cached_len
         self.waiting.pop(0)
         self.running.append(generation)
@@ -307,6 +355,7 @@ class StepLoop:
             generation.num_published = full
 
     def _leave(self, generation: Generation) -> None:
+        self._ahead = None
         self.running.remove(generation)
         if self._flight is not None and generation in self._flight:
             self._flight.gone.append(generation)

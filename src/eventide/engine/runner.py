@@ -89,6 +89,9 @@ class Runner(Protocol):
     def tokens(self) -> npt.NDArray[np.int32]:
         """The state `tokens`, int32 `[max_seqs, max_seq_len + 1]`, writable between steps."""
 
+    def write_tokens(self, seq: int, tokens: Sequence[int]) -> None:
+        """The history of a sequence that no step under way has a token of."""
+
     def run(self, step: Step) -> Outputs:
         """One step; the arrays hold until the next call."""
 
@@ -162,6 +165,9 @@ class InterpRunner:
     @property
     def tokens(self) -> npt.NDArray[np.int32]:
         return self._tokens
+
+    def write_tokens(self, seq: int, tokens: Sequence[int]) -> None:
+        self._tokens[seq, : len(tokens)] = tokens
 
     def run(self, step: Step) -> Outputs:
         return self._kernel.run(step.symbols, step.inputs, InOrder())
@@ -242,6 +248,9 @@ class CpuRunner:
     @property
     def tokens(self) -> npt.NDArray[np.int32]:
         return self._kernel.states["tokens"]
+
+    def write_tokens(self, seq: int, tokens: Sequence[int]) -> None:
+        self.tokens[seq, : len(tokens)] = tokens
 
     def run(self, step: Step) -> Outputs:
         return self._kernel.run([step])[0]

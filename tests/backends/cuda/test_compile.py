@@ -99,6 +99,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLANS)
 def test_whole_models_fit(name: str, compiled: dict[str, Future[tuple[Source, Binary]]]) -> None:
     source, binary = compiled[name].result()
@@ -122,6 +123,7 @@ def test_per_op_has_a_kernel_for_each_class() -> None:
     assert all_in_one.text.count('extern "C" __global__') == 1 and len(one.segments) == len(all_in_one.segments)
 
 
+@pytest.mark.slow
 def test_every_operator_compiles(compiled: dict[str, Future[tuple[Source, Binary]]]) -> None:
     """Each operator stands in one of the plans above; one that is added must stand in one too."""
     texts = [future.result()[0].text for future in compiled.values()]

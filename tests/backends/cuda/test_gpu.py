@@ -31,7 +31,6 @@ from tests.backends.cuda.gpu import (
     plan_of_one,
     prompt_steps,
     reference,
-    weights,
     write_tokens,
 )
 
@@ -302,9 +301,3 @@ def test_a_program_without_a_model_runs_on_the_gpu() -> None:
         array = rng.standard_normal((n, 64)).astype("bfloat16")
         a, b = (np.asarray(k(x=array), np.float32) for k in (kernel, other))
         assert np.abs(a - b).max() <= 0.02 * np.abs(b).max()
-
-
-def test_reference_weights_are_those_of_the_kernel() -> None:
-    c = config()
-    a, b = weights(plan_of(c), c), weights(plan_of(c, decode=True), c)
-    assert a.keys() == b.keys() and all(np.array_equal(a[n], b[n]) for n in a)

@@ -26,7 +26,7 @@ from eventide.backends.cuda.nvrtc import compile_source
 from eventide.ir.expr import wrap
 from eventide.ir.nodes import Tensor
 
-from .gpu import config, need_gpu, plan_of
+from .gpu import config, need_gpu, plan_of, weights
 
 
 def weight(n: int, k: int, layout: str = TIGHT) -> Tensor:
@@ -133,3 +133,9 @@ def test_a_plan_without_some_tight_weights() -> None:
 
 def test_packing_compiles() -> None:
     assert compile_source(device_source("ptx.cuh", "weights.cuh", "pack.cuh")).resources["spill_bytes"] == 0
+
+
+def test_reference_weights_are_those_of_the_kernel() -> None:
+    c = config()
+    a, b = weights(plan_of(c), c), weights(plan_of(c, decode=True), c)
+    assert a.keys() == b.keys() and all(np.array_equal(a[n], b[n]) for n in a)

@@ -270,17 +270,21 @@ class CudaKernel:
             results[-1][name] = self.read_output(name, steps[done - 1].symbols)
         return results
 
-    def start(self, steps: Sequence[StepLike], packed: Packed | None = None) -> Callable[[], list[Outputs]]:
-        """Launches the steps and returns at once; what it returns waits for their end and gives the small outputs of each. Any
-        other launch of this kernel comes after that. `packed`: what `packer.steps` has made of them, earlier."""
+    def start(
+        self, steps: Sequence[StepLike], packed: Packed | None = None, keep: Collection[str] | None = None
+    ) -> Callable[[], list[Outputs]]:
+        """Launches the steps and returns at once; what it returns waits for their end and gives the small outputs of each (None:
+        all of them). Any other launch of this kernel comes after that. `packed`: what `packer.steps` has made of them, earlier."""
         running = self._run(self._stage(packed or self.packer.steps(steps)))
         rows = self._rows(len(steps))
 
         def finish() -> list[Outputs]:
             with closing(running):
+                if self.graph is None:
+                    self.device.synchronize()  # whoever waits for one step wants to know of its end at once
                 for _ in running:
                     pass
-            small = (self.packer.small(step.symbols, rows[k : k + 1]) for k, step in enumerate(steps))
+            small = (self.packer.small(step.symbols, rows[k : k + 1], keep) for k, step in enumerate(steps))
             return [{n: a[0] for n, a in one.items()} for one in small]
 
         return finish

@@ -163,9 +163,9 @@ class CudaMemory:
         lost = ctypes.c_uint64(staging.lost + 4 * self._tight.index(t.name))
         self.device.launch(staging.pack_tight, 1056, 256, 0, *addresses, *values, lost)
 
-    def write(self, name: str, array: Array) -> None:
-        """A state's contents from an array of the same number of bytes."""
-        self.device.upload(self._held[name].address, array)
+    def write(self, name: str, array: Array, offset: int = 0) -> None:
+        """A state's contents, from byte `offset` on, from an array of as many bytes."""
+        self.device.upload(self._held[name].address + offset, array)
 
     def read(self, name: str, out: Array) -> None:
         self.device.download(self._held[name].address, out)

@@ -62,7 +62,7 @@ class CudaSide:
             self._arguments.append(tuple(self._argument(i, t) if pointers else t for i, t in given))
         l2_bytes = int(torch.cuda.get_device_properties(self.device).L2_cache_size)
         self._flush = torch.empty(max(2 * l2_bytes, 1 << 26), dtype=torch.uint8, device=self.device)
-        self._watch: Any = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self._watch: Any = torch.cuda.Stream(self.device)
         self._early: dict[int, list[Any]] = {}
         self._busy = False
 
@@ -98,7 +98,7 @@ class CudaSide:
         return {}
 
     def _begin(self, slots: list[int], pause_cycles: int, *, flush: bool) -> None:
-        torch.cuda._sleep(pause_cycles)  # type: ignore[no-untyped-call]
+        torch.cuda._sleep(pause_cycles)
         for slot in slots:
             for info, staged, tensor in zip(self.inputs, self._staged[slot], self._in[slot]):
                 if info.shape is not None:
@@ -111,7 +111,7 @@ class CudaSide:
         slots: list[int] = message["slots"]
         null = bool(message.get("null"))
         function = (lambda *_: None) if null else self._function
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         single = len(slots) * message["repeat"] == 1
         self._begin(slots, _PAUSE_CYCLES if single else _LONG_PAUSE_CYCLES, flush=bool(message["flush"]))
         start.record()

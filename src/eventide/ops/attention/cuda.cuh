@@ -1,4 +1,4 @@
-// attention on a GPU, in two variants.
+// attention on a GPU, in three variants. (One file, though long: the generated source takes one of each operator.)
 //
 // `attention_matrix_op`, on tensor cores, for head sizes of whole 32 and at most 16 query heads a KV head: a task's queries
 // are rows of A, TOGETHER tokens times the group's heads, 16 rows at most. A run of tasks is consecutive KV heads, which share
@@ -12,6 +12,16 @@
 //     4 query heads a KV head, a tile of 4 tokens at positions 100 .. 103: row 4t + h is head h of token t, and sees
 //     positions 0 .. 100 + t; one head: warp 2 takes positions 32 .. 47, then nothing, as 160 is beyond 103; a run of three
 //     heads: warps 2 and 3 have the second one, warp 2 positions 0 .. 15, 32 .. 47, 64 .. 79, 96 .. 111
+//
+// `attention_wide_op`, where a tile may have more than those 16 rows, for head sizes of 64 and 128: prompts. A walk has 128 rows,
+// 16 of each warp, which holds them as A fragments with sums of its own, and all warps take the same 64 positions at a time, so
+// that a key is read from the L2 cache once for 128 rows. Both products are wgmma's: keys are rows of B, values its columns, as
+// cp.async brings them from the cache into shared memory (128 bytes a row, pieces swizzled by row % 8), two blocks of each. A
+// block's scores become probabilities while the one before is multiplied with its values (FlashAttention 3, 2024). A tile of 16
+// rows or fewer is walked as above, its past shared out to the warps: at run time, a step may hold both.
+//
+//     4 query heads a KV head, a tile of 32 tokens at positions 100 .. 131: three blocks; warp 5 has tokens 20 .. 23, of which row
+//     4t + h is head h of token t; only in the blocks from 64 on has it scores to hide
 //
 // `attention_plain_op`, for all other sizes: LANES = head_dim / 8 lanes hold one position, 16 bytes each, so a warp takes 32 /
 // LANES positions at once and the block PARTS = 8 * 32 / LANES streams of positions, joined in shared memory.
@@ -80,10 +90,14 @@ struct attention_matrix_op {
     find(pages, base + stride, g, length, slot[1]);
   }
 
-  __device__ __forceinline__ void prefetch(const A& a, Worker& w, int i, int h, int count) {
+  __device__ __forceinline__ void begin(const A& a, const Worker& w, int i, int count) {
     pages = a.block_table.data + (i64)a.tile_seq.data[i] * A::block_table_t::dim1;
     const int t = a.tile_indptr.data[i];
     place(a, w, t, ev_min(TOGETHER, a.tile_indptr.data[i + 1] - t), ev_min(count, WARPS));
+  }
+
+  __device__ __forceinline__ void prefetch(const A& a, Worker& w, int i, int h, int count) {
+    begin(a, w, i, count);
     // the past comes to the L2 cache while the task waits; what of it isn't written yet is read again anyway
     const i64 head = (i64)(h + w.warp * 16 / stride) * A::k_cache_t::dim1;
     const int q = w.lane & 3;
@@ -236,6 +250,242 @@ struct attention_matrix_op {
   }
 };
 
+// Tiles of many queries: each warp has 16 rows of its own, a warpgroup 64.
+template <class A>
+struct attention_wide_op {
+  static constexpr bool RUNS = true;
+  static constexpr int D = A::head_dim, GROUP = A::num_heads / A::num_kv_heads, PAGE = A::page_size;
+  static constexpr int ROWS = WARPS * 16, TOGETHER = ROWS / GROUP;
+  static constexpr int KEYS = 64;                               // positions of a block
+  static constexpr int TILE = KEYS * D * 2, STAGE = 2 * TILE;   // bytes of a block's keys, and with its values
+  static constexpr int PAD = (1024 - RING % 1024) % 1024;       // so that stages begin where the swizzle does
+  static_assert(PAD + 2 * STAGE <= SCRATCH, "attention's keys and values must fit in the scratch memory");
+  // a thread copies piece `tid % PIECES` of rows `tid / PIECES`, + AT_ONCE, ...
+  static constexpr int PIECES = D / 8, AT_ONCE = CONSUMERS / PIECES, EACH = KEYS / AT_ONCE;
+  static constexpr bool WHOLE = PAGE % KEYS == 0;               // a block is in one page
+  static constexpr float LEAST = -3e38f;
+
+  static __device__ __forceinline__ bool is_few(const A& a, int i) { return (a.tile_indptr.data[i + 1] - a.tile_indptr.data[i]) * GROUP <= 16; }
+
+  __device__ __forceinline__ void prefetch(const A& a, Worker& w, int i, int h, int count) {
+    if (!is_few(a, i)) return;
+    attention_matrix_op<A> few;
+    few.prefetch(a, w, i, h, count);
+  }
+
+  __device__ __forceinline__ void run(const A& a, Worker& w, int i, int h, int count) {
+    if (is_few(a, i)) {
+      attention_matrix_op<A> few;  // found again: kept from `prefetch` on it would take registers from the others
+      few.begin(a, w, i, count);
+      return few.run(a, w, i, h, count);
+    }
+    const int begin = a.tile_indptr.data[i], end = a.tile_indptr.data[i + 1];
+    const int* const pages = a.block_table.data + (i64)a.tile_seq.data[i] * A::block_table_t::dim1;
+    #pragma unroll 1
+    for (int n = 0; n < count; ++n) {
+      #pragma unroll 1
+      for (int t = begin; t < end; t += TOGETHER) {
+        if (n > 0 || t > begin) w.sync();
+        some(a, w, pages, t, ev_min(TOGETHER, end - t), h + n);
+      }
+    }
+    w.place();  // so that it isn't kept meanwhile
+  }
+
+  // What a thread copies of a block. Where a block is in one page, its place is looked up ahead. Here and below, what follows
+  // from a thread's index is computed again where it is needed: registers that live across the products are dear.
+  struct Copier {
+    const A& a;
+    const int* pages;
+    i64 head;  // of the caches, first element
+    int length, here, ahead;  // first slots of two blocks
+    __device__ __forceinline__ int find(int base) const { return WHOLE && base < length ? pages[base / PAGE] * PAGE + base % PAGE : 0; }
+    // beyond the end: zeros, for what stands in the cache may be no number, of which 0 times is none either
+    __device__ __forceinline__ void copy(const bf16* cache, int slot0, int base, u32 to) const {
+      const int tid = thread_index(), row = tid / PIECES, piece = tid % PIECES;
+      to += place(row, piece);
+      #pragma unroll
+      for (int k = 0; k < EACH; ++k) {
+        const int r = row + k * AT_ONCE, p = base + r;
+        const bool live = p < length;
+        const int slot = WHOLE ? slot0 + r : live ? pages[p / PAGE] * PAGE + p % PAGE : 0;
+        copy_16_if(to + k * AT_ONCE * 128, cache + head + (i64)slot * D + piece * 8, live);
+      }
+    }
+  };
+
+  static __device__ __forceinline__ void copy_queries(const A& a, u32 to, int t, int h, int rows) {
+    const int tid = thread_index(), row = tid / PIECES, piece = tid % PIECES;
+    #pragma unroll
+    for (int k = 0; k < ROWS / AT_ONCE; ++k) {
+      const int r = row + k * AT_ONCE;
+      const bool live = r < rows;
+      const bf16* const from = a.q.data + (i64)(t + (live ? r / GROUP : 0)) * A::q_t::dim1 + (h * GROUP + (live ? r % GROUP : 0)) * D + piece * 8;
+      copy_16_if(to + r / KEYS * TILE + place(r % KEYS, piece), from, live);
+    }
+  }
+
+  // where piece `piece` of row `row` stands in a tile: 64 dimensions after another, rows of 128 bytes
+  static __device__ __forceinline__ u32 place(int row, int piece) {
+    return (piece >> 3) * (KEYS * 128) + row * 128 + (((piece ^ row) & 7) << 4);
+  }
+
+  // `tokens` tokens from t on, with all query heads of KV head h. Keys are one block ahead of values: while the tensor cores
+  // multiply probabilities with values, the next block's scores become probabilities.
+  __device__ __forceinline__ void some(const A& a, const Worker& w, const int* pages, int t, int tokens, int h) const {
+    const int first = a.pos.data[t], length = first + tokens, rows = tokens * GROUP, blocks = (length + KEYS - 1) / KEYS;
+    const u32 memory = shared_address(w.scratch) + PAD;
+    Copier c = {a, pages, (i64)h * A::k_cache_t::dim1 * D, length, memory};
+    u32 x[D / 16][4];  // this warp's queries, as A fragments
+    c.here = c.find(0);
+    copy_queries(a, memory + STAGE, t, h, rows);
+    commit_copies();
+    c.copy(a.k_cache.data, c.here, 0, memory);
+    c.copy(a.v_cache.data, c.here, 0, memory + TILE);
+    commit_copies();
+    c.here = c.find(KEYS);
+    c.ahead = c.find(2 * KEYS);
+    wait_copies_but<1>();
+    w.sync();
+    {
+      const int tid = thread_index(), lane = tid % 32;
+      const u32 mine = memory + STAGE + tid / 128 * TILE;
+      #pragma unroll
+      for (int k = 0; k < D / 16; ++k) load_matrices(x[k], mine + place(tid % 128 / 32 * 16 + lane % 16, 2 * k + lane / 16));
+    }
+    wait_copies();
+    fence_async_proxy();
+    w.sync();  // all have their queries, whose place the next keys take, and the first block is there
+    c.copy(a.k_cache.data, c.here, KEYS, memory + STAGE);
+    commit_copies();
+    const float scale = rsqrtf((float)D) * 1.4426950408889634f;  // powers of two instead of e
+    const int all = first + ev_min(tokens - 1, thread_index() / 32 * 16 / GROUP);  // what each row of the warp sees
+    float s[KEYS / 2], o[D / 2] = {}, top[2] = {LEAST, LEAST}, sum[2] = {0.f, 0.f}, keep[2];
+    u32 p[KEYS / 16][4];
+    touch(s);
+    wgmma_fence();
+    scores(s, x, memory);
+    wgmma_wait<0>();
+    touch(s);
+    if (KEYS - 1 > all) hide(s, first, tokens);
+    weigh(s, top, sum, keep, scale);
+    pack(p, s);
+    u32 now = memory, next = memory + STAGE;  // stages of block j and j + 1
+    int base = KEYS;
+    #pragma unroll 1
+    for (; base < length; base += KEYS) {
+      wait_copies();
+      fence_async_proxy();
+      w.sync();  // keys of this block and values of the one before are there, and all have done with those before them
+      touch(s);
+      touch(o);
+      wgmma_fence();
+      scores(s, x, next);
+      add_values(o, p, now + TILE);
+      c.copy(a.v_cache.data, c.here, base, next + TILE);
+      c.copy(a.k_cache.data, c.ahead, base + KEYS, now);
+      commit_copies();
+      c.here = c.ahead;
+      c.ahead = c.find(base + 2 * KEYS);
+      wgmma_wait<1>();
+      touch(s);
+      if (base + KEYS - 1 > all) hide(s, first - base, tokens);
+      weigh(s, top, sum, keep, scale);
+      wgmma_wait<0>();
+      touch(o);
+      if (__any_sync(~0u, keep[0] != 1.f || keep[1] != 1.f)) {
+        #pragma unroll
+        for (int i = 0; i < D / 2; ++i) o[i] *= keep[i / 2 % 2];
+      }
+      pack(p, s);
+      const u32 other = now;
+      now = next;
+      next = other;
+    }
+    wait_copies();
+    fence_async_proxy();
+    w.sync();
+    touch(o);
+    wgmma_fence();
+    add_values(o, p, now + TILE);
+    wgmma_wait<0>();
+    touch(o);
+    const int tid = thread_index(), q = tid & 3;
+    #pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
+      sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
+      const int row = tid / 32 * 16 + r * 8 + tid % 32 / 4;
+      if (row >= rows) continue;
+      const float inverse = 1.f / sum[r];
+      const int token = t + row / GROUP, column = (h * GROUP + row % GROUP) * D + 2 * q;
+      #pragma unroll
+      for (int n = 0; n < D / 8; ++n) store_pair(a, token, column + n * 8, o[n * 4 + 2 * r] * inverse, o[n * 4 + 2 * r + 1] * inverse);
+    }
+  }
+
+  // scores of positions beyond a row's own; `first`: the first token's, in the block
+  static __device__ __forceinline__ void hide(float (&s)[KEYS / 2], int first, int tokens) {
+    const int tid = thread_index(), q = tid & 3;
+    #pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int last = first + ev_min(tokens - 1, (tid / 32 * 16 + r * 8 + tid % 32 / 4) / GROUP) - 2 * q;
+      #pragma unroll
+      for (int n = 0; n < KEYS / 8; ++n) {
+        if (n * 8 > last) s[n * 4 + 2 * r] = LEAST;
+        if (n * 8 + 1 > last) s[n * 4 + 2 * r + 1] = LEAST;
+      }
+    }
+  }
+
+  // both are under way when they return
+  static __device__ __forceinline__ void scores(float (&s)[KEYS / 2], const u32 (&x)[D / 16][4], u32 keys) {
+    const u64 b = matrix_descriptor(keys);
+    wgmma_rows<0>(s, x[0], b);
+    #pragma unroll
+    for (int k = 1; k < D / 16; ++k) wgmma_rows<1>(s, x[k], b + (k / 4 * (KEYS * 128) + k % 4 * 32) / 16);
+    wgmma_commit();
+  }
+  static __device__ __forceinline__ void add_values(float (&o)[D / 2], const u32 (&p)[KEYS / 16][4], u32 values) {
+    const u64 b = columns_descriptor(values, KEYS * 128);
+    #pragma unroll
+    for (int k = 0; k < KEYS / 16; ++k) wgmma_columns(o, p[k], b + k * 2048 / 16);
+    wgmma_commit();
+  }
+
+  // scores to probabilities; `keep`: by what has been summed is to be multiplied, as the maximum has grown
+  static __device__ __forceinline__ void weigh(float (&s)[KEYS / 2], float (&top)[2], float (&sum)[2], float (&keep)[2], float scale) {
+    #pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float most = s[2 * r];
+      #pragma unroll
+      for (int n = 0; n < KEYS / 8; ++n) most = fmaxf(most, fmaxf(s[n * 4 + 2 * r], s[n * 4 + 2 * r + 1]));
+      most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+      most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+      const float now = fmaxf(top[r], most), shift = now * scale;
+      keep[r] = power_of_two((top[r] - now) * scale);
+      top[r] = now;
+      float added[2] = {0.f, 0.f};
+      #pragma unroll
+      for (int n = 0; n < KEYS / 8; ++n) {
+        #pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          float& v = s[n * 4 + 2 * r + e];
+          v = power_of_two(fmaf(v, scale, -shift));
+          added[e] += v;
+        }
+      }
+      sum[r] = sum[r] * keep[r] + (added[0] + added[1]);
+    }
+  }
+
+  // probabilities as A fragments
+  static __device__ __forceinline__ void pack(u32 (&p)[KEYS / 16][4], const float (&s)[KEYS / 2]) {
+    #pragma unroll
+    for (int i = 0; i < KEYS / 4; ++i) p[i / 4][i % 4] = pack_halves(s[2 * i], s[2 * i + 1]);
+  }
+};
+
 template <class A>
 struct attention_plain_op : Stateless {
   static constexpr bool RUNS = false;
@@ -325,6 +575,12 @@ struct attention_plain_op : Stateless {
 };
 
 template <class A>
-struct attention_op : either<(A::head_dim % 32 == 0 && A::num_heads <= 16 * A::num_kv_heads), attention_matrix_op<A>, attention_plain_op<A>>::type {};
+struct attention_variant {
+  static constexpr int D = A::head_dim, GROUP = A::num_heads / A::num_kv_heads;
+  typedef typename either<D % 32 == 0 && GROUP <= 16, attention_matrix_op<A>, attention_plain_op<A>>::type narrow;
+  typedef typename either<(D == 64 || D == 128) && GROUP <= 16 && (A::tile_queries * GROUP > 16), attention_wide_op<A>, narrow>::type type;
+};
+template <class A>
+struct attention_op : attention_variant<A>::type {};
 
 }  // namespace ev
