@@ -14,6 +14,12 @@ __device__ __forceinline__ u32 opaque(u32 v) {
   asm volatile("mov.u32 %0, %0;" : "+r"(v));
   return v;
 }
+// read anew each time
+__device__ __forceinline__ int thread_index() {
+  int v;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(v));
+  return v;
+}
 __device__ __forceinline__ u32 load_shared(u32 address) {
   u32 v;
   asm volatile("ld.volatile.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
