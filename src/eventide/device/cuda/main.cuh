@@ -4,8 +4,8 @@
 
 namespace ev {
 
-// A few lanes of one warp, or of several where products are wide, whose other threads have left: lanes that wait for them would be scheduled between their polls. The
-// copy engine brings the next segment's arguments while this one streams.
+// A few lanes of a warp, of one for each warpgroup where products are wide. The warp's other threads have left: lanes that wait
+// for them would be scheduled between their polls. The copy engine brings the next segment's arguments while this one streams.
 __device__ __forceinline__ void loader_main(const Launch& launch, Block* block, u8* ring) {
   Loader l(block, ring);
   const int segments = launch.last_segment - launch.first_segment, total = launch.num_steps * segments;
