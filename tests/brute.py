@@ -29,7 +29,7 @@ class OutOfRange(Exception):
 
 def value(e: Expr, env: Mapping[str, int], tables: Tables) -> int:
     if isinstance(e, Sum):
-        return e.const + sum(c * value(a, env, tables) for c, a in e.terms)
+        return e.const if not e.terms else e.const + sum(c * value(a, env, tables) for c, a in e.terms)
     if isinstance(e, Var):
         return env[e.name]
     if isinstance(e, Load):
@@ -255,16 +255,20 @@ def _races(plan, env, tables, nodes, past):  # type: ignore[no-untyped-def]
         for b in {*reads[n], *writes[n]}:
             touched.setdefault(b, []).append(n)
     for b, users in touched.items():
-        for y, second in enumerate(users):
-            for first in users[:y]:
-                w1, w2 = writes[first].get(b, 0), writes[second].get(b, 0)
-                if not (w1 or w2):
-                    continue
-                if w1 & (w2 | reads[second].get(b, 0)) or reads[first].get(b, 0) & w2:
+        all_before: list[tuple[int, int, int]] = []
+        writers_before: list[tuple[int, int, int]] = []
+        for second in users:
+            r2, w2 = reads[second].get(b, 0), writes[second].get(b, 0)
+            both = r2 | w2
+            for first, r1, w1 in all_before if w2 else writers_before:
+                if w1 & both or r1 & w2:
                     ordered = past[second] >> first & 1
                     if nodes[first][0] == nodes[second][0]:
                         ordered = ordered or past[first] >> second & 1
                     if not ordered:
                         (k, s), (j, t) = nodes[first], nodes[second]
                         return [f"{plan.grids[k].name}{s} and {plan.grids[j].name}{t} race on {b}"]
+            all_before.append((second, r2, w2))
+            if w2:
+                writers_before.append((second, r2, w2))
     return []

@@ -119,6 +119,7 @@ def _schedule(plan: Plan) -> Iterator[Mutant]:
         if i:
             swapped = (*s.segments[: i - 1], s.segments[i], s.segments[i - 1], *s.segments[i + 1 :])
             yield f"segments {i - 1} and {i} swapped", replace(plan, schedule=replace(s, segments=swapped))
+        if 0 < i < len(plan.grids):
             grids = (*plan.grids[: i - 1], plan.grids[i], plan.grids[i - 1], *plan.grids[i + 1 :])
             yield f"grids {i - 1} and {i} swapped", replace(plan, grids=grids)
 

@@ -213,7 +213,9 @@ def plans(**options: Any) -> dict[str, Plan]:
         "decode-gpu": compile_plan(decoder(1, decode=True), SMALL_GPU, **options),
         "mlp": compile_plan(mlp(), SMALL_CPU, **options),
         "mlp-per_op": compile_plan(mlp(), SMALL_GPU, "per_op", **options),
+        "mlp-gpu": compile_plan(mlp(), SMALL_GPU, **options),
         "heads": compile_plan(heads_by_hand(), SMALL_CPU, **options),
+        "heads-gpu": compile_plan(heads_by_hand(), SMALL_GPU, **options),
         "experts": compile_plan(experts(), SMALL_CPU, **options),
         "experts-given": compile_plan(experts(routed_here=False), SMALL_GPU, **options),
     }

@@ -15,7 +15,7 @@ import eventide
 from eventide import Engine, Request, SamplingParams
 from eventide.engine.generation import Generation
 from eventide.engine.loop import StepLoop
-from eventide.engine.runner import Parts
+from eventide.engine.runner import Runner, Running
 from eventide.engine.steps import Step
 from eventide.errors import UsageError
 
@@ -35,6 +35,29 @@ def loop_of(llm: eventide.LLM, prompts: list[list[int]], params: SamplingParams,
     for i, (prompt, resolved) in enumerate(llm._requests(prompts, params)):
         loop.add(Generation.of(i, resolved, prompt, (0, i), llm.tokenizer))
     return loop
+
+
+class Begun:
+    """A step that goes on to its end whatever is asked of it, as on a GPU; the CPU's begin when they are asked for."""
+
+    def __init__(self, parts: Running) -> None:
+        self._parts = parts
+
+    def __next__(self) -> object:
+        return next(self._parts)
+
+    def end(self) -> None:
+        pass
+
+    def close(self) -> None:
+        for _ in self._parts:
+            pass
+
+
+def overlap(runner: Runner, patch: pytest.MonkeyPatch) -> None:
+    start = runner.start
+    patch.setattr(runner, "overlaps", True)
+    patch.setattr(runner, "start", lambda prepared, keep: Begun(start(prepared, keep)))
 
 
 def test_a_batch_is_two_launches(llm: eventide.LLM) -> None:
@@ -133,7 +156,7 @@ def test_steps_begun_ahead_change_nothing(llm: eventide.LLM, monkeypatch: pytest
         return found
 
     expected = served()
-    monkeypatch.setattr(llm._runner, "overlaps", True)
+    overlap(llm._runner, monkeypatch)
     found = served()
     assert found.pop(29)[2] == expected.pop(29)[2] == "cancelled"
     assert found == expected
@@ -147,8 +170,8 @@ def test_the_next_step_is_made_while_one_is_under_way(llm: eventide.LLM, monkeyp
     """Where nothing happens between two steps, the second begins before anything else is done with the first one's outputs."""
     events: list[str] = []
     runner, take = llm._runner, Generation.take
+    overlap(runner, monkeypatch)
     prepare, start = runner.prepare, runner.start
-    monkeypatch.setattr(runner, "overlaps", True)
     monkeypatch.setattr(runner, "prepare", lambda step: (events.append("prepare"), prepare(step))[1])
     monkeypatch.setattr(runner, "start", lambda step, keep: (events.append("start"), start(step, keep))[1])
     monkeypatch.setattr(Generation, "take", lambda g, outputs, row: (events.append("take"), take(g, outputs, row))[1])
@@ -173,9 +196,7 @@ def test_who_comes_is_let_in_while_a_step_is_under_way(llm: eventide.LLM, monkey
     prepared: list[Step] = []
     started: list[Step] = []
     alone = [llm.generate([5 + i] * 20, long(30)).token_ids for i in range(4)]
-    monkeypatch.setattr(runner, "overlaps", True)
-    # a step that has begun goes on, as on a GPU; the CPU's begin when they are asked for, and would be taken back
-    monkeypatch.setattr(Parts, "end", lambda parts: None)
+    overlap(runner, monkeypatch)
     monkeypatch.setattr(runner, "prepare", lambda step: (prepared.append(step), prepare(step))[1])
     monkeypatch.setattr(runner, "start", lambda step, keep: (started.append(step), start(step, keep))[1])
     engine = Engine(llm, token_budget=16)
@@ -204,7 +225,7 @@ def test_a_step_that_is_made_ahead_has_the_pages_that_it_writes_to(llm: eventide
 
     prompts = {i: [5 + i] * (60 + i % 2) for i in range(6)}
     alone = {i: llm.generate(prompt, long(20)).token_ids for i, prompt in prompts.items()}
-    monkeypatch.setattr(runner, "overlaps", True)
+    overlap(runner, monkeypatch)
     monkeypatch.setattr(runner, "prepare", checked)
     engine = Engine(llm, token_budget=24)
     for i, prompt in prompts.items():

@@ -285,7 +285,7 @@ class CudaRunner:
         self._tokens = np.zeros((limits.max_seqs, limits.max_seq_len + 1), np.int32)
         self._touched = True
         self._fresh: dict[int, int] = {}  # sequences whose history has been written, and how much of it
-        self._open: _Launch | _StepLaunch | None = None
+        self._open: list[_Launch | _StepLaunch] = []  # whose outputs haven't been taken, in their order
         self._tracers: dict[int, CudaKernel] = {}
 
     def load(self, pieces: Iterable[Piece]) -> None:
@@ -326,10 +326,11 @@ class CudaRunner:
         return _Prepared(step, kernel, parts, kernel.packer.steps(parts))
 
     def start(self, prepared: _Prepared, keep: Collection[str]) -> Running:
-        self._send_tokens()
+        self._make_way(prepared.kernel)
         finish = prepared.kernel.start(prepared.parts, prepared.packed, keep)
-        self._open = _StepLaunch(self, prepared.step, finish, keep)
-        return self._open
+        launch = _StepLaunch(self, prepared.step, finish, keep)
+        self._open.append(launch)
+        return launch
 
     def decode(
         self,
@@ -341,7 +342,6 @@ class CudaRunner:
         part_s: float,
     ) -> Running:
         """All steps as one launch; a part is what has come since the last one was asked for."""
-        self._send_tokens()
         symbols, inputs, stacked = decode_tables(self.limits, chunks, num_steps, block_table)
         kernel = self._decode_kernel(len(chunks))
         if kernel is None:
@@ -350,12 +350,14 @@ class CudaRunner:
             inputs |= _splits(kernel, self.limits, inputs["pos"])
             symbols["num_splits"] = inputs["split_begin"].shape[1]
             stacked = stacked - {"slot"} | {"split_begin", "split_end"}
+        packed = kernel.packer.loop(symbols, inputs, num_steps, frozenset(stacked))
+        self._make_way(kernel)
         names = {*keep, "next_token"}
-        loop = kernel.loop(
-            symbols, inputs, num_steps, stacked=stacked, keep=names, stop=stop_rule(stop_tokens), interval_s=part_s
-        )
-        self._open = _Launch(self, loop, tuple(chunks), keep)
-        return self._open
+        stop = stop_rule(stop_tokens)
+        loop = kernel.loop(symbols, inputs, num_steps, keep=names, stop=stop, interval_s=part_s, packed=packed)
+        launch = _Launch(self, loop, tuple(chunks), keep)
+        self._open.append(launch)
+        return launch
 
     def _decode_kernel(self, num_seqs: int) -> CudaKernel | None:
         """The smallest for steps in which so many sequences have one token each; None: a mixed one takes them."""
@@ -371,8 +373,8 @@ class CudaRunner:
         return kernel, split_step(step, size.most, size.queries)
 
     def _closed(self, launch: _Launch | _StepLaunch) -> None:
-        if self._open is launch:
-            self._open = None
+        if launch in self._open:
+            self._open.remove(launch)
 
     def _note_step(self, step: Step, outputs: Outputs) -> None:
         n = step.symbols["num_samples"]
@@ -386,10 +388,17 @@ class CudaRunner:
         opened.noted += len(drawn)
 
     def _settle(self) -> None:
-        """Ends a launch that is under way: another one wants the GPU, or the histories are looked at."""
-        opened, self._open = self._open, None
-        if opened is not None:
-            opened.settle()
+        """Ends launches that are under way: another one wants the GPU, or the histories are looked at."""
+        opened, self._open = self._open, []
+        for launch in opened:
+            launch.settle()
+
+    def _make_way(self, kernel: CudaKernel) -> None:
+        """Before a launch that may be queued behind a step: makes sure that nothing else is under way, and that the GPU knows the
+        histories."""
+        if self._touched or kernel.graph or len(self._open) > 1 or any(isinstance(one, _Launch) for one in self._open):
+            self._settle()
+        self._send_histories()
 
     def parts(self, step: Step) -> tuple[Plan, list[Step]]:
         kernel = None
@@ -437,8 +446,11 @@ class CudaRunner:
         self._any.memory.close()
 
     def _send_tokens(self) -> None:
-        """Before every launch: makes sure that no other runs, and that the GPU knows the histories."""
+        """Before other launches: makes sure that no other runs, and that the GPU knows the histories."""
         self._settle()
+        self._send_histories()
+
+    def _send_histories(self) -> None:
         if self._touched:
             self._any.write_state("tokens", self._tokens)
         else:

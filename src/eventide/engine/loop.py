@@ -20,10 +20,9 @@ and the rest given back afterwards, a drawn end-of-sequence token ends the steps
 removed meanwhile ends them early. Those that wait have found no slot or no pages, so nothing can admit them sooner.
 
 What the host does for a step overlaps the device's work where the runner says so (`overlaps`). While a step is under way that
-reads prompts, the next one is put together as if no drawn token ended a sequence, whoever waits let in where there is room;
-when its outputs come and none has ended by its token, the next one is started before anything else is done with them. Where
-somebody was removed meanwhile, or a token ended a sequence, it is put together anew. The lengths at which sequences end are
-known ahead.
+reads prompts, the next one is put together, whoever waits let in where there is room, and queued on the device behind it: what
+it reads of the histories the device has drawn by then. The lengths at which sequences end are known ahead; one that ends by a
+token has drawn one more in vain, which nobody sees.
 
 When pages run out, the sequence that comes last gives up its own and waits again with what it has drawn; its keys and values
 are computed anew when its turn comes. Tokens don't change by that, nor by who else is in the step: a row's arithmetic knows
@@ -38,7 +37,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import UsageError
-from ..ops.sample import NO_TOKEN
 from .cache import digests
 from .generation import SAMPLED, Generation
 from .outputs import Piece
@@ -59,21 +57,11 @@ class _Flight:
     members: list[tuple[Generation, int, bool]]
     parts: Running
     left: int  # steps
+    ends_early: bool = True  # whether a stop token or `parts.end` may cut it short
     gone: list[Generation] = field(default_factory=list)  # removed since; their pages are written to until the end
 
     def __contains__(self, g: Generation) -> bool:
         return any(one is g for one, _, _ in self.members)
-
-
-@dataclass
-class _Ahead:
-    """The step that follows a flight if nothing happens, made while that is under way. version: of the block table in it."""
-
-    flight: _Flight | None
-    members: list[tuple[Generation, int, bool]]
-    chunks: list[Chunk]
-    version: int
-    prepared: Any
 
 
 class StepLoop:
@@ -85,7 +73,10 @@ class StepLoop:
         self.waiting: list[Generation] = []
         self.running: list[Generation] = []
         self._flight: _Flight | None = None
-        self._ahead: _Ahead | None = None
+        self._following: _Flight | None = None  # queued behind that one
+        self._called = False  # somebody came while there was one
+        # of the step after the one under way, where that isn't queued: (its chunks, version of the table in it, itself)
+        self._ahead: tuple[list[Chunk], int, Any] | None = None
         self.stats = {"steps": 0, "launches": 0, "tokens": 0, "preemptions": 0, "tokens_from_cache": 0}
 
     @property
@@ -96,6 +87,7 @@ class StepLoop:
         insort(self.waiting, generation, key=lambda g: g.rank)
         if self._flight is not None:
             self._flight.parts.end()
+        self._called = self._following is not None
 
     def remove(self, generation: Generation) -> None:
         """Ends one that waits or runs."""
@@ -106,7 +98,7 @@ class StepLoop:
 
     def close(self) -> None:
         """Ends all and gives back what they had."""
-        self._land()
+        self._land_all()
         for generation in list(self.running):
             self._leave(generation)
         self.waiting.clear()
@@ -121,21 +113,18 @@ class StepLoop:
             flight, outputs = self._next_part(max_steps)
             if flight is None:
                 return []
-            following = self._follow(flight, outputs) if max_steps > 1 else None
             drew = self._note(flight, outputs)
         except BaseException:
             # Ctrl-C, or a device that failed: whoever goes on begins where the last part ended
             with suppress(Exception):
-                self._land()
-            self._ahead = None
+                self._land_all()
             raise
         ended = [g for g in drew if g.finish_reason is not None]
         if flight.left == 0 or ended:
             self._land()
-            self._flight = following
             for generation in ended:
                 self._leave(generation)
-            if self._runner.overlaps and max_steps > 1 and following is None:
+            if self._runner.overlaps and max_steps > 1 and self._flight is None:
                 # text is made of these tokens while the device goes on
                 self._flight = self._launch(max_steps)
         pieces = []
@@ -153,7 +142,7 @@ class StepLoop:
             if self._flight is None:
                 return None, {}
             if self._runner.overlaps:
-                self._look_ahead(self._flight)
+                self._look_ahead(self._flight, max_steps)
             outputs = next(self._flight.parts, None)
             if outputs is not None:
                 return self._flight, outputs
@@ -174,18 +163,27 @@ class StepLoop:
         return drew
 
     def _land(self) -> None:
-        """Ends what the device is doing for this loop."""
-        flight, self._flight = self._flight, None
+        """Ends what the device is doing for this loop, but for what is queued behind it."""
+        flight, self._flight, self._following = self._flight, self._following, None
         if flight is None:
             return
         try:
             flight.parts.close()
         finally:
-            for generation in flight.gone:
-                self._give_up(generation)
-            for generation, _, _ in flight.members:
-                if generation.place is not None:
+            # who is in the next one as well has pages for it, and keeps them until its end
+            ended = [g for g, _, _ in flight.members if self._flight is None or g not in self._flight]
+            for generation in ended:
+                if generation in flight.gone:
+                    self._give_up(generation)
+                elif generation.place is not None:
                     self._pool.trim(generation.place, len(generation.known))
+        if self._flight is not None and self._called:
+            self._flight.parts.end()
+        self._called = False
+
+    def _land_all(self) -> None:
+        while self._flight is not None:
+            self._land()
 
     def _launch(self, max_steps: int) -> _Flight | None:
         chosen = self._choose()
@@ -205,84 +203,87 @@ class StepLoop:
         self.stats["launches"] += 1
         if not decoding:
             ahead, self._ahead = self._ahead, None
-            if ahead is None or (ahead.chunks, ahead.version) != (chunks, self._pool.version):
-                ahead = self._prepared(None, members, chunks)
-            return _Flight(members, self._runner.start(ahead.prepared, SAMPLED), 1)
-        works = [g for g, _ in chosen]
+            prepared = ahead[2] if ahead and ahead[:2] == (chunks, self._pool.version) else self._prepare(chunks)
+            return _Flight(members, self._runner.start(prepared, SAMPLED), 1, False)
+        return self._decode([(g, g.cached_len, g.left) for g, _ in chosen], members, chunks, max_steps)
+
+    def _prepare(self, chunks: list[Chunk]) -> Any:
+        return self._runner.prepare(make_step(self._pool.limits, chunks, self._runner.tile_queries, self._pool.table))
+
+    def _decode(
+        self,
+        works: list[tuple[Generation, int, int]],
+        members: list[tuple[Generation, int, bool]],
+        chunks: list[Chunk],
+        max_steps: int,
+    ) -> _Flight:
+        """Steps in which all `works`, (who, tokens before, tokens yet to draw), draw a token."""
         steps = self._reserve_ahead(works, max_steps)
-        keep = SAMPLED if any(g.params.wants_logprobs for g in works) else SAMPLED[:1]
-        part_s = PART_SECONDS if any(g.params.stop for g in works) else self._part_s
-        stops = [g.params.eos_token_ids for g in works]
+        every = [g.params for g, _, _ in works]
+        keep = SAMPLED if any(params.wants_logprobs for params in every) else SAMPLED[:1]
+        part_s = PART_SECONDS if any(params.stop for params in every) else self._part_s
+        stops = [params.eos_token_ids for params in every]
         return _Flight(members, self._runner.decode(chunks, steps, self._pool.table, stops, keep, part_s), steps)
 
-    def _prepared(self, flight: _Flight | None, members: list[tuple[Generation, int, bool]], chunks: list[Chunk]) -> _Ahead:
-        step = make_step(self._pool.limits, chunks, self._runner.tile_queries, self._pool.table)
-        return _Ahead(flight, members, chunks, self._pool.version, self._runner.prepare(step))
-
-    def _look_ahead(self, flight: _Flight) -> None:
-        """While a step is under way: prepares the one that follows."""
-        if flight.left != 1 or (self._ahead is not None and self._ahead.flight is flight):
+    def _look_ahead(self, flight: _Flight, max_steps: int) -> None:
+        """While a step is under way: queues the one that follows, or prepares it if only one was asked for."""
+        if flight.ends_early or self._following is not None:
             return
         after = {id(g): (g.cached_len + count, len(g.known) + draws, g.left - draws) for g, count, draws in flight.members}
 
-        def shared_out() -> tuple[list[tuple[Generation, int, int, int]], int]:
-            """(who, tokens, tokens before, tokens known) of the step after, and what is left of its budget."""
+        def shared_out() -> tuple[list[tuple[Generation, int, int, int, int]], int]:
+            """(who, tokens, tokens before, tokens known, tokens yet to draw) of the step after, and what is left of its budget."""
             states = [(g, *after.get(id(g), (g.cached_len, len(g.known), g.left))) for g in self.running]
-            going_on = [(g, cached, known) for g, cached, known, left in states if left > 0 and g.finish_reason is None]
             budget, chosen = self.token_budget, []
-            for generation, cached, known in sorted(going_on, key=lambda s: (s[2] - s[1] > 1, s[0].rank)):
+            for generation, cached, known, left in sorted(states, key=lambda s: (s[2] - s[1] > 1, s[0].rank)):
                 count = min(known - cached, budget)
-                if count:
-                    chosen.append((generation, count, cached, known))
+                if count and left > 0:
+                    chosen.append((generation, count, cached, known, left))
                     budget -= count
             return chosen, budget
 
         chosen, budget = shared_out()
-        while budget and self.waiting and len(self.running) < self.token_budget:
-            generation = self.waiting[0]
-            if not self._begin(generation):
-                break
-            budget -= min(generation.unread, budget)
-            chosen = []
-        chosen = chosen or shared_out()[0]
-        chunks = [generation.chunk(*counts) for generation, *counts in chosen]
-        if not any(chunk.count > 1 or not chunk.sample for chunk in chunks):
-            return
+        let_in = False
+        while budget and self.waiting and len(self.running) < self.token_budget and self._begin(self.waiting[0]):
+            budget -= min(self.running[-1].unread, budget)
+            let_in = True
+        if let_in:
+            chosen, _ = shared_out()
+        chunks = [g.chunk(count, cached, known) for g, count, cached, known, _ in chosen]
+        members = [(g, count, chunk.sample) for (g, count, *_), chunk in zip(chosen, chunks, strict=True)]
         # it can't be made without the pages that it writes to; where they are too few somebody will be pushed out
-        pool, ends = self._pool, [(g.place, cached + count) for g, count, cached, _ in chosen if g.place is not None]
-        if sum(pool.missing(*end) for end in ends) <= pool.available:
+        pool, ends = self._pool, [(g.place, cached + count) for g, count, cached, *_ in chosen if g.place is not None]
+        if not chunks or sum(pool.missing(*end) for end in ends) > pool.available:
+            return
+        reading = any(chunk.count > 1 or not chunk.sample for chunk in chunks)
+        if max_steps > 1:
             for end in ends:
                 pool.reserve(*end)
-            members = [(g, count, chunk.sample) for (g, count, _, _), chunk in zip(chosen, chunks, strict=True)]
-            self._ahead = self._prepared(flight, members, chunks)
+            self.stats["launches"] += 1
+            if reading:
+                self._following = _Flight(members, self._runner.start(self._prepare(chunks), SAMPLED), 1, False)
+            else:
+                works = [(g, cached, left) for g, _, cached, _, left in chosen]
+                self._following = self._decode(works, members, chunks, max_steps)
+        elif reading and (self._ahead is None or self._ahead[:2] != (chunks, pool.version)):
+            for end in ends:
+                pool.reserve(*end)
+            self._ahead = chunks, pool.version, self._prepare(chunks)
 
-    def _follow(self, flight: _Flight, outputs: Outputs) -> _Flight | None:
-        """Starts the step that was made while `flight` was under way, if its outputs leave it as it is."""
-        ahead = self._ahead
-        if ahead is None or ahead.flight is not flight or flight.gone or ahead.version != self._pool.version:
-            return None
-        drawn = outputs["next_token"][0].tolist()
-        writers = [g for g, _, draws in flight.members if draws]
-        if any(token in g.params.eos_token_ids or token == NO_TOKEN for g, token in zip(writers, drawn)):
-            return None
-        self._ahead = None
-        self.stats["launches"] += 1
-        return _Flight(ahead.members, self._runner.start(ahead.prepared, SAMPLED), 1)
-
-    def _reserve_ahead(self, works: list[Generation], max_steps: int) -> int:
+    def _reserve_ahead(self, works: list[tuple[Generation, int, int]], max_steps: int) -> int:
         """Steps in which all of `works` can draw a token, with pages for them."""
         pool = self._pool
 
         def missing(steps: int) -> int:
-            return sum(pool.missing(g.place, g.cached_len + steps) for g in works if g.place)
+            return sum(pool.missing(g.place, cached + steps) for g, cached, _ in works if g.place)
 
-        low, high = 1, min(max_steps, *(g.left for g in works))
+        low, high = 1, min(max_steps, *(left for _, _, left in works))
         while low < high:  # the most steps that pages suffice for
             middle = (low + high + 1) // 2
             low, high = (middle, high) if missing(middle) <= pool.available else (low, middle - 1)
-        for generation in works:
+        for generation, cached, _ in works:
             assert generation.place is not None
-            pool.reserve(generation.place, generation.cached_len + low)
+            pool.reserve(generation.place, cached + low)
         return low
 
     # -- who is next
@@ -355,15 +356,15 @@ class StepLoop:
             generation.num_published = full
 
     def _leave(self, generation: Generation) -> None:
-        self._ahead = None
         self.running.remove(generation)
-        if self._flight is not None and generation in self._flight:
-            self._flight.gone.append(generation)
-            self._flight.parts.end()
-            if not self.running:
-                self._land()
-        else:
+        flights = [f for f in (self._flight, self._following) if f is not None and generation in f]
+        for flight in flights:
+            flight.gone.append(generation)
+            flight.parts.end()
+        if not flights:
             self._give_up(generation)
+        elif not self.running:
+            self._land_all()
 
     def _give_up(self, generation: Generation) -> None:
         """Gives back slot and pages; what was drawn stays."""

@@ -99,7 +99,8 @@ class Runner(Protocol):
         """A step for `start`, with what can be done before its time has come."""
 
     def start(self, prepared: Any, keep: Collection[str]) -> Running:
-        """A prepared step; the outputs in `keep` as its only part."""
+        """A prepared step; the outputs in `keep` as its only part. Where steps overlap, one that was started comes to its end, and
+        another may be started, or a `decode`, before its outputs are asked for."""
 
     def decode(
         self,

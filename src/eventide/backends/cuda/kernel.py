@@ -46,8 +46,42 @@ STUCK = {1: "an event", 2: "the other workers to end the step", 3: "the ring", 4
 _POLL_S = 2e-5  # between looks at a running launch
 
 
+class _Place:
+    """What a launch has to itself: its inputs on the GPU, its outputs, words that host and kernel share ([0]: the host's wish to
+    stop, [1]: steps done), and events at its begin and end."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.inputs, self.room = 0, 0
+        self.outputs = HostBuffer(device)
+        self.words = device.host_memory(256).view(np.uint32)
+        self.events = device.event(), device.event()
+
+    def take(self, nbytes: int) -> int:
+        """Room for so many bytes of inputs."""
+        if nbytes > self.room:
+            self._free()
+            room = max(nbytes, 1 << 16)
+            self.inputs, self.room = self.device.allocate(room, "a launch's inputs"), room
+        return self.inputs
+
+    def stop(self) -> None:
+        self.words[0] = 1
+
+    def _free(self) -> None:
+        if self.inputs:
+            self.device.free(self.inputs)
+        self.inputs, self.room = 0, 0
+
+    def close(self) -> None:
+        self._free()
+        self.outputs.close()
+        self.device.free_host_memory(self.words)
+
+
 class CudaKernel:
-    """A compiled plan with its buffers on one GPU. One launch at a time; `stop` may be called from any thread.
+    """A compiled plan with its buffers on one GPU. One launch at a time, but for one that `start` queues behind another;
+    `stop` may be called from any thread.
 
     config: shared memory by hand (None: what fits, see `fit`). memory: weights and states to share. spin_limit_s: how long
     a wait may last before the launch is given up. Other options are fields of `Config`: delay_ns, trace.
@@ -89,10 +123,10 @@ class CudaKernel:
         trace_bytes = self.workers * self.source.config.trace * 64
         self.addresses = self._allocate({**sizes, "trace": trace_bytes} if trace_bytes else sizes)
         self.arguments = self._upload_arguments()
-        self.words = d.host_memory(256).view(np.uint32)  # [0]: the host's wish to stop, [1]: steps done
+        self._places = _Place(d), _Place(d)
+        self._place = self._places[0]  # of the last launch
+        self._queued_steps = 0  # of launches whose end hasn't been taken account of
         self.graph = OperatorGraph(d, self._module, self.source, self.workers) if per_op else None
-        self._outputs, self._events = HostBuffer(d), (d.event(), d.event())
-        self._inputs, self._input_room = 0, 0
         self._states: dict[str, Array] = {}
         self.states: Mapping[str, Array] = _States(self)
         self.clear()
@@ -151,12 +185,12 @@ class CudaKernel:
         if not self._own:
             return
         self.device.enter()
-        for address in [*self._own, *([self._inputs] if self._inputs else [])]:
+        for address in self._own:
             self.device.free(address)
         if self.graph:
             self.graph.close()
-        self._outputs.close()
-        self.device.free_host_memory(self.words)
+        for place in self._places:
+            place.close()
         self.device.unload(self._module)
         self._own.clear()
 
@@ -166,8 +200,9 @@ class CudaKernel:
         if size := self.source.layout.announced_bytes:
             self.device.fill(self.counters + self.counter_bytes + 512, 0xFF, 2 * size)
         self.device.synchronize()
-        self.steps_run = 0
-        self.words[:] = 0
+        self.steps_run = self._queued_steps = 0
+        for place in self._places:
+            place.words[:] = 0
 
     def poison(self) -> None:
         """Fills scratch tensors and large outputs with 0xFF (NaN): a test aid, for reads of what nobody wrote."""
@@ -260,11 +295,12 @@ class CudaKernel:
                 wish = (on_step is not None and bool(on_step(k, results[k]))) or wish
             return wish
 
+        words = self._place.words
         with closing(self._run(block)) as running:
             for done in running:
                 if on_step and progress(done):
                     self.stop()
-        done = int(self.words[1])
+        done = int(words[1])
         progress(done)
         for name in self._large() if done and large else ():
             results[-1][name] = self.read_output(name, steps[done - 1].symbols)
@@ -273,16 +309,19 @@ class CudaKernel:
     def start(
         self, steps: Sequence[StepLike], packed: Packed | None = None, keep: Collection[str] | None = None
     ) -> Callable[[], list[Outputs]]:
-        """Launches the steps and returns at once; what it returns waits for their end and gives the small outputs of each (None:
-        all of them). Any other launch of this kernel comes after that. `packed`: what `packer.steps` has made of them, earlier."""
-        running = self._run(self._stage(packed or self.packer.steps(steps)))
-        rows = self._rows(len(steps))
+        """Launches the steps and returns at once; what it returns waits for their end and gives those of the small outputs in
+        `keep` (None: all) of each. `packed`: what `packer.steps` has made of them, earlier. It may be called again before that: the
+        second launch begins where the first one ends. Any further launch of this kernel comes after the first one's end."""
+        block = self._stage(packed or self.packer.steps(steps))
+        rows, place = self._rows(len(steps)), self._place
+        running = self._run(block)
 
         def finish() -> list[Outputs]:
+            if self.graph is None:
+                # whoever waits for one step wants to know of its end at once
+                self._end(block, place, stop=False)
             with closing(running):
-                if self.graph is None:
-                    self.device.synchronize()  # whoever waits for one step wants to know of its end at once
-                for _ in running:
+                for _ in running if self.graph else ():
                     pass
             small = (self.packer.small(step.symbols, rows[k : k + 1], keep) for k, step in enumerate(steps))
             return [{n: a[0] for n, a in one.items()} for one in small]
@@ -324,37 +363,39 @@ class CudaKernel:
         keep: Collection[str] | None = None,
         stop: Stop | None = None,
         interval_s: float = 0.0,
+        packed: Packed | None = None,
     ) -> RunningLoop:
-        """Launches the same, and gives the outputs while it runs: those of the steps since, every `interval_s` at most."""
+        """Launches the same, and gives the outputs while it runs: those of the steps since, every `interval_s` at most. `packed`:
+        what `packer.loop` has made of the inputs, earlier."""
         if num_steps < 1:
             raise ProgramError(f"a loop has at least one step, got num_steps={num_steps}")
         small = [t.name for t in self.packer.outputs if t.name in self.source.layout.output_offsets]
         if unknown := set(keep or ()) - set(small):
             raise ProgramError(f"output '{min(unknown)}' can't be kept from every step; the small outputs are: {', '.join(small)}")
-        block = self._stage(self.packer.loop(symbols, inputs, num_steps, frozenset(stacked)))
-        rows = self._rows(num_steps)
+        block = self._stage(packed or self.packer.loop(symbols, inputs, num_steps, frozenset(stacked)))
+        rows, place = self._rows(num_steps), self._place
         kept = small if keep is None else keep
 
         def take(first: int, last: int, name: str) -> Outputs:
             return self.packer.small(symbols, rows[first:last], [name] if name else kept)
 
-        return RunningLoop(self._run(block), take, self.stop, stop, interval_s)
+        return RunningLoop(self._run(block), take, place.stop, stop, interval_s)
 
     def stop(self) -> None:
         """Ends the running launch after the step that it is in, or the next."""
-        self.words[0] = 1
+        self._place.stop()
 
     @property
     def milliseconds(self) -> float:
         """How long the last launch took on the GPU."""
-        return self.device.milliseconds(*self._events)
+        return self.device.milliseconds(*self._place.events)
 
     def _large(self) -> list[str]:
         return [t.name for t in self.packer.outputs if t.name not in self.source.layout.output_offsets]
 
     def _rows(self, num_steps: int) -> Array:
         size = self.source.layout.output_bytes
-        return self._outputs.take(num_steps * size).reshape(num_steps, size)
+        return self._place.outputs.take(num_steps * size).reshape(num_steps, size)
 
     def _stage(self, packed: Packed) -> LaunchBlock:
         """Copies a launch's inputs to the GPU and fills its parameter block."""
@@ -367,29 +408,25 @@ class CudaKernel:
             d.fill(self.trace_address, 0, self.workers * self.source.config.trace * 64)
         parts = (packed.symbols, packed.inputs, packed.tables)
         ends = np.cumsum([-(-part.nbytes // 256) * 256 for part in parts])
-        if ends[-1] > self._input_room:
-            if self._inputs:
-                d.free(self._inputs)
-            self._inputs, self._input_room = 0, 0
-            room = max(int(ends[-1]), 1 << 16)
-            self._inputs, self._input_room = d.allocate(room, "a launch's inputs"), room
-        places = [self._inputs, *(self._inputs + int(end) for end in ends[:-1])]
+        mine = self._place = self._places[self._place is self._places[0]]
+        inputs = mine.take(int(ends[-1]))
+        places = [inputs, *(inputs + int(end) for end in ends[:-1])]
         for place, part in zip(places, parts):
             d.upload(place, part)
         for name, array in self._states.items():
             self.memory.write(name, array)
-        outputs = self._outputs.take(num_steps * layout.output_bytes)
-        self.words[:2] = 0
+        outputs = mine.outputs.take(num_steps * layout.output_bytes)
+        mine.words[:2] = 0
         barrier = self.counters + self.counter_bytes
         d.fill(barrier + 128, 0, 384)
-        base = self.words.ctypes.data
+        base, run = mine.words.ctypes.data, self.steps_run + self._queued_steps
         return LaunchBlock(
             args=self.arguments, symbols=places[0], inputs=places[1], tables=places[2], outputs=outputs.ctypes.data,
             counters=self.counters, barrier=barrier, stop=barrier + 128, status=barrier + 256, host_stop=base,
             host_progress=base + 4, trace=self.trace_address, input_stride=layout.input_bytes,
             table_stride=layout.table_bytes if len(packed.tables) > 1 else 0, output_stride=layout.output_bytes,
-            spin_limit=self.spin_limit_ns, barrier_base=(self.steps_run * self.workers) & 0xFFFFFFFF,
-            first_step=self.steps_run & 0xFFFFFFFF, num_segments=len(self.source.segments), num_steps=num_steps,
+            spin_limit=self.spin_limit_ns, barrier_base=(run * self.workers) & 0xFFFFFFFF,
+            first_step=run & 0xFFFFFFFF, num_segments=len(self.source.segments), num_steps=num_steps,
             first_segment=0, last_segment=len(self.source.segments),
         )  # fmt: skip
 
@@ -401,45 +438,57 @@ class CudaKernel:
         return running
 
     def _running(self, block: LaunchBlock) -> Generator[int, None, None]:
-        d, seen = self.device, 0
-        d.record(self._events[0])
+        d, place, seen = self.device, self._place, 0
+        words = place.words
+        d.record(place.events[0])
         if self.graph:
             self.graph.begin(block, block.num_steps)
         else:
             d.launch(self.function, self.workers, THREADS, self.source.config.shared_bytes, block, cooperative=True)
-            d.record(self._events[1])
+            d.record(place.events[1])
+        self._queued_steps += block.num_steps
         try:
             yield 0
-            while not self._ended():
-                if int(self.words[1]) > seen:
-                    seen = int(self.words[1])
+            while not self._ended(place):
+                if int(words[1]) > seen:
+                    seen = int(words[1])
                     yield seen
                 else:
                     time.sleep(_POLL_S)
         except BaseException:
             with suppress(EventideError):
-                self._end()
+                self._end(block, place)
             raise
-        self._end()
-        if int(self.words[1]) > seen:
-            yield int(self.words[1])
+        self._end(block, place)
+        if int(words[1]) > seen:
+            yield int(words[1])
 
-    def _ended(self) -> bool:
+    def _ended(self, place: _Place) -> bool:
         """Whether the launch has; a graph's next steps are queued here."""
         if self.graph and self.graph.left:
-            if self.graph.feed(int(self.words[1]), bool(self.words[0])):
-                self.device.record(self._events[1])
+            if self.graph.feed(int(place.words[1]), bool(place.words[0])):
+                self.device.record(place.events[1])
             return False
         return self.device.done()
 
-    def _end(self) -> None:
-        """Waits for a launch's end and takes account of it."""
-        self.stop()
+    def _end(self, block: LaunchBlock, place: _Place, *, stop: bool = True) -> None:
+        """Waits for a launch's end, which comes early if `stop`, and takes account of it, once."""
+        if block.num_steps == 0:  # it has been
+            return
+        if stop:
+            place.stop()
         if self.graph and self.graph.left:
-            self._ended()
-        self.device.synchronize()
-        self._check_status()
-        self.steps_run += int(self.words[1])
+            self._ended(place)
+        if self.graph:
+            self.device.synchronize()
+        else:
+            self.device.wait(place.events[1])
+        num_steps, block.num_steps = block.num_steps, 0
+        self._queued_steps = max(0, self._queued_steps - num_steps)
+        if int(place.words[1]) < num_steps:
+            # it was stopped, or given up; the first to be given up says why
+            self._check_status()
+        self.steps_run += int(place.words[1])
         for name, array in self._states.items():
             self.memory.read(name, array)
 

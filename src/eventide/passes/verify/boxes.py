@@ -21,7 +21,7 @@ from ...ir.expr import tables as tables_in
 from ...ir.instance import indices
 from ...ir.nodes import Access, IndexSet, Span, TaskGrid, Via
 from ...ir.ordering import group_rows
-from .intervals import Ends, Facts
+from .intervals import Ends, Facts, same
 
 MONOTONE = {"nondecreasing", "increasing", "partition", "offsets"}
 DISTINCT = {"distinct", "increasing", "grouping"}
@@ -112,19 +112,22 @@ def _symbols(facts: Facts) -> str:
 
 
 def _ends(pair: Ends, n: int) -> tuple[np.ndarray, np.ndarray]:
-    lo, hi = (np.broadcast_to(np.asarray(v, np.int64), (n,)) for v in pair)
-    return lo, hi
+    lo = _column(pair[0], n)
+    return lo, lo if pair[1] is pair[0] else _column(pair[1], n)
+
+
+def _column(v: Any, n: int) -> np.ndarray:
+    a = np.asarray(v, np.int64)
+    return a if a.shape == (n,) else np.broadcast_to(a, (n,))
 
 
 def _dim(facts: Facts, s: IndexSet, env: dict[str, Any], n: int) -> Dim:
     if isinstance(s, Via):
         return _via(facts, s, env, n)
-    lo, _ = _ends(facts.interval(s.lo, env), n)
-    _, hi = _ends(facts.interval(s.hi, env), n)
-    if tables_in(s.lo) or tables_in(s.hi):
-        lo_most, hi_least = facts.interval(s.lo, env)[1], facts.interval(s.hi, env)[0]
-        if not (np.all(lo == lo_most) and np.all(hi == hi_least)):
-            return _keyed(facts, s, env, n, lo, hi)
+    first, last = facts.interval(s.lo, env), facts.interval(s.hi, env)
+    lo, hi = _column(first[0], n), _column(last[1], n)
+    if (s.lo.table_names or s.hi.table_names) and not (same(*first) and same(*last)):
+        return _keyed(facts, s, env, n, lo, hi)
     return Dim(lo, hi)
 
 
@@ -155,8 +158,8 @@ def _flat(facts: Facts, e: Load, env: dict[str, Any], n: int) -> np.ndarray:
 
 
 def _via(facts: Facts, s: Via, env: dict[str, Any], n: int) -> Dim:
-    lo, _ = _ends(facts.interval(s.lo, env), n)
-    _, hi = _ends(facts.interval(s.hi, env), n)
+    first, last = facts.interval(s.lo, env), facts.interval(s.hi, env)
+    lo, hi = _column(first[0], n), _column(last[1], n)
     shape = facts.shape(s.table)
     block, used = s.block, hi > lo
     # the last entry is looked up as an expression, so that places outside the table are found
@@ -172,10 +175,10 @@ def _via(facts: Facts, s: Via, env: dict[str, Any], n: int) -> Dim:
         ends = [(int(x.min()), int(x.max()) + 1) if len(x) else (0, 0) for x in sets]
         low, high = (np.array([e[k] for e in ends], np.int64) for k in (0, 1))
         return Dim(low, high, sets=sets)
-    first, last = facts.values(s.table)
-    low = np.where(used, first * block, 0)
-    high = np.where(used, last * block + block, 0)
-    exact = all(np.all(np.asarray(a) == b) for a, b in (facts.interval(e, env) for e in (*s.prefix, s.lo, s.hi)))
+    lowest, highest = facts.values(s.table)
+    low = np.where(used, lowest * block, 0)
+    high = np.where(used, highest * block + block, 0)
+    exact = same(*first) and same(*last) and all(same(*facts.interval(e, env)) for e in s.prefix)
     own = bool(facts.kinds(s.table) & DISTINCT) or _is_single(facts, s, env, n)
     if exact and (own or "single" in facts.kinds(s.table)):  # compared by place: different places hold different values
         row: Any = 0

@@ -16,11 +16,22 @@ import numpy as np
 
 from ...errors import PlanError
 from ...ir.expr import Expr, FloorDiv, Load, Max, Min, Mod, Product, Sum, Var, evaluate
-from ...ir.expr import tables as tables_in
 from ...ir.instance import StepView
 from ...ir.tables import DERIVED
 
 Ends = tuple[Any, Any]
+
+
+def same(a: Any, b: Any) -> bool:
+    return a is b or bool(np.all(np.asarray(a) == b))
+
+
+def least(a: Any) -> int:
+    return int(a.min()) if isinstance(a, np.ndarray) else int(a)
+
+
+def most(a: Any) -> int:
+    return int(a.max()) if isinstance(a, np.ndarray) else int(a)
 
 
 class Facts:
@@ -28,18 +39,25 @@ class Facts:
 
     def __init__(self, view: StepView) -> None:
         self.view, self.plan = view, view.plan
+        self._kinds: dict[str, set[str]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
 
     def kinds(self, table: str) -> set[str]:
-        t = self.plan.tensors.get(table)
-        if t is None:
-            raise PlanError(f"a map looks up '{table}', which is no tensor of the plan")
-        return {i.kind for i in t.invariants}
+        if table not in self._kinds:
+            t = self.plan.tensors.get(table)
+            if t is None:
+                raise PlanError(f"a map looks up '{table}', which is no tensor of the plan")
+            self._kinds[table] = {i.kind for i in t.invariants}
+        return self._kinds[table]
 
     def shape(self, tensor: str) -> tuple[int, ...]:
-        return self.view.shape(self.plan.tensors[tensor].shape)
+        if tensor not in self._shapes:
+            self._shapes[tensor] = self.view.shape(self.plan.tensors[tensor].shape)
+        return self._shapes[tensor]
 
     def interval(self, e: Expr, env: Mapping[str, Any]) -> Ends:
-        if not tables_in(e):
+        """The lowest and highest value; where they are known to be equal, one object twice."""
+        if not e.table_names:
             v = evaluate(e, env)
             return v, v
         if isinstance(e, Sum):
@@ -47,26 +65,37 @@ class Facts:
             hi: Any = e.const
             for c, a in e.terms:
                 x, y = self.interval(a, env)
-                lo, hi = (lo + c * x, hi + c * y) if c > 0 else (lo + c * y, hi + c * x)
+                if lo is hi and x is y:
+                    lo = hi = lo + c * x
+                else:
+                    lo, hi = (lo + c * x, hi + c * y) if c > 0 else (lo + c * y, hi + c * x)
             return lo, hi
         if isinstance(e, Load):
             return self._load(e, env)
         assert not isinstance(e, Var)
         (a, b), (c, d) = (self.interval(x, env) for x in e.children)
+        exact = a is b and c is d
+        if isinstance(e, (Min, Max)) and exact:
+            v = np.minimum(a, c) if isinstance(e, Min) else np.maximum(a, c)
+            return v, v
         if isinstance(e, Min):
             return np.minimum(a, c), np.minimum(b, d)
         if isinstance(e, Max):
             return np.maximum(a, c), np.maximum(b, d)
         if isinstance(e, Product):
-            corners = [a * c, a * d, b * c, b * d]
+            corners = [a * c] if exact else [a * c, a * d, b * c, b * d]
         elif isinstance(e, FloorDiv):
             if np.any(np.asarray(c) < 1):
                 raise PlanError(f"the divisor of {e} may be zero or negative")
-            corners = [a // c, a // d, b // c, b // d]
+            corners = [a // c] if exact else [a // c, a // d, b // c, b // d]
         else:
             assert isinstance(e, Mod)
-            exact = np.all(np.asarray(a) == b) and np.all(np.asarray(c) == d)
-            return (a % c, a % c) if exact else (0 * a, 0 * b + d - 1)
+            if same(a, b) and same(c, d):
+                v = a % c
+                return v, v
+            return 0 * a, 0 * b + d - 1
+        if exact:
+            return corners[0], corners[0]
         return np.minimum.reduce(corners), np.maximum.reduce(corners)
 
     def _load(self, e: Load, env: Mapping[str, Any]) -> Ends:
@@ -76,13 +105,13 @@ class Facts:
             raise PlanError(f"{e} gives {len(e.index)} indices to a table of {len(shape)} dimensions")
         index = [self.interval(i, env) for i in e.index]
         for i, (lo, hi), n in zip(e.index, index, shape):
-            if np.size(lo) and (np.min(lo) < 0 or np.max(hi) >= n):
+            if np.size(lo) and (least(lo) < 0 or most(hi) >= n):
                 raise PlanError(
                     f"the lookup {e} reaches index {int(np.min(lo)) if np.min(lo) < 0 else int(np.max(hi))} of '{e.table}' "
                     f"through {i}; the table has {n} entries there"
                 )
         if e.table in self.view.tables:
-            exact = all(np.all(np.asarray(lo) == hi) for lo, hi in index)
+            exact = all(same(lo, hi) for lo, hi in index)
             table = np.asarray(self.view.tables[e.table])
             if exact:
                 found = table[tuple(np.asarray(lo) for lo, _ in index)].astype(np.int64)
