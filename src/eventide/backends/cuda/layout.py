@@ -56,7 +56,8 @@ def untile(tiled: npt.NDArray[Any]) -> npt.NDArray[Any]:
     row, column = np.arange(rows)[:, None], np.arange(columns)[None, :]
     piece = (column >> 5 & 1) << 2 | (column >> 1 & 3)
     at = ((column >> 6) * rows + row) * 64 + ((piece ^ (row & 7)) << 3) + (column >> 3 & 3) * 2 + (column & 1)
-    return tiled.reshape(-1)[at]
+    found: npt.NDArray[Any] = tiled.reshape(-1)[at]
+    return found
 
 
 TILE_ROOM = 1 << 15  # bytes behind tiled matrices that may be read, by tasks with fewer rows than they could have
