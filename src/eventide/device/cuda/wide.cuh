@@ -36,7 +36,7 @@ struct wide_product {
   static_assert(K % BLOCK == 0, "a wide linear needs k to be a multiple of 128");
   static_assert(!GATED || A::w_t::dim0 % 64 == 0, "a wide linear with an activation needs a multiple of 64 rows");
   static_assert(A::y_t::layout != TILED || !A::has_residual, "a wide linear can't tile a sum with a residual");
-  static_assert(STAGES >= 2, "two stages of a wide linear's input must fit in the scratch memory");
+  static_assert(TOKENS < 0 || STAGES >= 2, "two stages of a wide linear's input must fit in the scratch memory");
   static_assert(TOKENS == WIDE, "all wide products of a kernel have the same tokens a task");
   static_assert(8 * ROOM <= SLOT, "a block of a wide linear must fit in a slot of the ring");
 
