@@ -118,11 +118,15 @@ def ours(model: str | Path, schedule: str, args: argparse.Namespace) -> Iterator
             yield pattern, {"device": llm.device, **figures(trace, replay(engine, trace)), "stats": engine.stats}
 
 
-def vllm(model: Path, vocab_size: int, args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The same of vLLM, in a process of its own; nothing where the interpreter doesn't have it."""
-    if subprocess.run([args.vllm, "-c", "import vllm"], capture_output=True).returncode:
+def has_vllm(args: argparse.Namespace) -> bool:
+    found = subprocess.run([args.vllm, "-c", "import vllm"], capture_output=True).returncode == 0
+    if not found:
         print(f"vLLM isn't installed for {args.vllm}: only Eventide is measured (--vllm PYTHON names another)", file=sys.stderr)
-        return
+    return found
+
+
+def vllm(model: Path, vocab_size: int, args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same of vLLM, in a process of its own."""
     traces = [make_trace(args, args.patterns[0], vocab_size, warm_up=True)[:2]]
     traces += [make_trace(args, pattern, vocab_size) for pattern in args.patterns]
     with tempfile.TemporaryDirectory() as folder:
@@ -204,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
                 for pattern, found in ours(model, schedule, args):
                     note(name, schedule, pattern, found)
         on_gpu = any(run["device"] == "cuda" for run in runs)
-        if on_gpu:
+        if on_gpu and has_vllm(args):
             for name, model in served.items():
                 place = Path(model) if Path(model).exists() else eventide.models.hub.resolve(model)
                 size = eventide.models.registry.load_config(place).vocab_size

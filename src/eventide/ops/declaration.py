@@ -97,7 +97,8 @@ OutputFn = Callable[[Call], Sequence[tuple[tuple[Expr, ...], str]]]
 class Op:
     """An operator's declaration. `axes` names the task coordinates and `tile_attrs` the integers that `tile` adds to the
     attributes, both in the order in which device code gets them. `outputs_of` gives shape and dtype of each "write"
-    operand, in order; `check` raises ProgramError on operands or attributes that do not fit."""
+    operand, in order; `check` raises ProgramError on operands or attributes that do not fit. `uneven` says of a grid's
+    attributes whether its tasks differ much in length, neighbours less: on a GPU workers then take them in turn."""
 
     name: str
     operands: Sequence[Operand]
@@ -107,6 +108,7 @@ class Op:
     attrs: Sequence[Attr] = ()
     tile_attrs: Sequence[str] = ()
     check: Callable[[Call], None] | None = None
+    uneven: Callable[[Mapping[str, Any]], bool] | None = None
     folder: Path | None = None
     doc: str = ""
     reference_tile: Callable[..., None] | None = None

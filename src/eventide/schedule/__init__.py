@@ -26,6 +26,13 @@ def _in_slabs(grid: TaskGrid, num_workers: int) -> bool:
     return tiles is not None and slabs is not None and slabs > 1 and num_workers % slabs == 0
 
 
+def _distribution(plan: Plan, grid: TaskGrid, num_workers: int) -> Literal["block", "even", "cyclic"]:
+    uneven = get_op(grid.op).uneven
+    if uneven is not None and plan.target.startswith("cuda") and uneven(grid.attrs):
+        return "cyclic"
+    return "even" if _in_slabs(grid, num_workers) else "block"
+
+
 def schedule(plan: Plan, kind: str, num_workers: int) -> Plan:
     """Adds a schedule. Shares rotate from grid to grid so that every worker gets its part of the remainders."""
     if kind not in KINDS:
@@ -34,8 +41,7 @@ def schedule(plan: Plan, kind: str, num_workers: int) -> Plan:
     segments = []
     total: Expr = Sum(0)
     for g in plan.grids:
-        distribution: Literal["block", "even"] = "even" if _in_slabs(g, num_workers) else "block"
-        segments.append(Segment(g.name, distribution, rotate=total % num_workers, barrier=kind == "per_op"))
+        segments.append(Segment(g.name, _distribution(plan, g, num_workers), rotate=total % num_workers, barrier=kind == "per_op"))
         # a rotation must be known before the step runs
         if not variables(g.num_tasks) & set(g.axis_names) and not tables(g.num_tasks) & computed:
             total = total + g.num_tasks

@@ -125,6 +125,7 @@ class CudaKernel:
         self.arguments = self._upload_arguments()
         self._places = _Place(d), _Place(d)
         self._place = self._places[0]  # of the last launch
+        self._ready = False  # whether all weights have values
         self._queued_steps = 0  # of launches whose end hasn't been taken account of
         self.graph = OperatorGraph(d, self._module, self.source, self.workers) if per_op else None
         self._states: dict[str, Array] = {}
@@ -399,9 +400,11 @@ class CudaKernel:
 
     def _stage(self, packed: Packed) -> LaunchBlock:
         """Copies a launch's inputs to the GPU and fills its parameter block."""
-        missing = {t.name for t in self.plan.tensors.values() if t.role == "weight"} - self.memory.bound
-        if missing:
-            raise ProgramError(f"weight '{min(missing)}' of plan '{self.plan.name}' was not given")
+        if not self._ready:  # a look at hundreds of names, between two launches
+            missing = {t.name for t in self.plan.tensors.values() if t.role == "weight"} - self.memory.bound
+            if missing:
+                raise ProgramError(f"weight '{min(missing)}' of plan '{self.plan.name}' was not given")
+            self._ready = True
         d, layout, num_steps = self.device, self.source.layout, packed.num_steps
         d.enter()
         if self.trace_address:
@@ -411,8 +414,10 @@ class CudaKernel:
         mine = self._place = self._places[self._place is self._places[0]]
         inputs = mine.take(int(ends[-1]))
         places = [inputs, *(inputs + int(end) for end in ends[:-1])]
+        together = np.empty(int(ends[-1]), np.uint8)
         for place, part in zip(places, parts):
-            d.upload(place, part)
+            together[place - inputs : place - inputs + part.nbytes] = part.reshape(-1).view(np.uint8)
+        d.upload(inputs, together)
         for name, array in self._states.items():
             self.memory.write(name, array)
         outputs = mine.outputs.take(num_steps * layout.output_bytes)

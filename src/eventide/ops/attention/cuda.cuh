@@ -277,7 +277,8 @@ struct attention_wide_op {
     if (is_few(a, i)) {
       attention_matrix_op<A> few;  // found again: kept from `prefetch` on it would take registers from the others
       few.begin(a, w, i, count);
-      return few.run(a, w, i, h, count);
+      few.run(a, w, i, h, count);
+      return w.place();
     }
     const int begin = a.tile_indptr.data[i], end = a.tile_indptr.data[i + 1];
     const int* const pages = a.block_table.data + (i64)a.tile_seq.data[i] * A::block_table_t::dim1;
@@ -333,12 +334,12 @@ struct attention_wide_op {
   // `tokens` tokens from t on, with all query heads of KV head h. Keys are one block ahead of values: while the tensor cores
   // multiply probabilities with values, the next block's scores become probabilities.
   __device__ __forceinline__ void some(const A& a, const Worker& w, const int* pages, int t, int tokens, int h) const {
-    const int first = a.pos.data[t], length = first + tokens, rows = tokens * GROUP, blocks = (length + KEYS - 1) / KEYS;
+    const int length = a.pos.data[t] + tokens;
     const u32 memory = shared_address(w.scratch) + PAD;
     Copier c = {a, pages, (i64)h * A::k_cache_t::dim1 * D, length, memory};
     u32 x[D / 16][4];  // this warp's queries, as A fragments
     c.here = c.find(0);
-    copy_queries(a, memory + STAGE, t, h, rows);
+    copy_queries(a, memory + STAGE, t, h, tokens * GROUP);
     commit_copies();
     c.copy(a.k_cache.data, c.here, 0, memory);
     c.copy(a.v_cache.data, c.here, 0, memory + TILE);
@@ -354,12 +355,11 @@ struct attention_wide_op {
       for (int k = 0; k < D / 16; ++k) load_matrices(x[k], mine + place(tid % 128 / 32 * 16 + lane % 16, 2 * k + lane / 16));
     }
     wait_copies();
-    fence_async_proxy();
+    fence_async_shared();
     w.sync();  // all have their queries, whose place the next keys take, and the first block is there
     c.copy(a.k_cache.data, c.here, KEYS, memory + STAGE);
     commit_copies();
     const float scale = rsqrtf((float)D) * 1.4426950408889634f;  // powers of two instead of e
-    const int all = first + ev_min(tokens - 1, thread_index() / 32 * 16 / GROUP);  // what each row of the warp sees
     float s[KEYS / 2], o[D / 2] = {}, top[2] = {LEAST, LEAST}, sum[2] = {0.f, 0.f}, keep[2];
     u32 p[KEYS / 16][4];
     touch(s);
@@ -367,21 +367,24 @@ struct attention_wide_op {
     scores(s, x, memory);
     wgmma_wait<0>();
     touch(s);
-    if (KEYS - 1 > all) hide(s, first, tokens);
+    if (KEYS - 1 > seen_by_all(length, tokens)) hide(s, length - tokens, tokens);
     weigh(s, top, sum, keep, scale);
     pack(p, s);
     u32 now = memory, next = memory + STAGE;  // stages of block j and j + 1
     int base = KEYS;
+    if (warpgroup() == 1) named_arrive(TURNS, CONSUMERS);
     #pragma unroll 1
     for (; base < length; base += KEYS) {
       wait_copies();
-      fence_async_proxy();
+      fence_async_shared();
       w.sync();  // keys of this block and values of the one before are there, and all have done with those before them
       touch(s);
       touch(o);
       wgmma_fence();
+      named_barrier(TURNS + warpgroup(), CONSUMERS);
       scores(s, x, next);
       add_values(o, p, now + TILE);
+      named_arrive(TURNS + 1 - warpgroup(), CONSUMERS);
       c.copy(a.v_cache.data, c.here, base, next + TILE);
       c.copy(a.k_cache.data, c.ahead, base + KEYS, now);
       commit_copies();
@@ -389,7 +392,7 @@ struct attention_wide_op {
       c.ahead = c.find(base + 2 * KEYS);
       wgmma_wait<1>();
       touch(s);
-      if (base + KEYS - 1 > all) hide(s, first - base, tokens);
+      if (base + KEYS - 1 > seen_by_all(length, tokens)) hide(s, length - tokens - base, tokens);
       weigh(s, top, sum, keep, scale);
       wgmma_wait<0>();
       touch(o);
@@ -402,8 +405,9 @@ struct attention_wide_op {
       now = next;
       next = other;
     }
+    if (warpgroup() == 0) named_barrier(TURNS, CONSUMERS);
     wait_copies();
-    fence_async_proxy();
+    fence_async_shared();
     w.sync();
     touch(o);
     wgmma_fence();
@@ -416,12 +420,22 @@ struct attention_wide_op {
       sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
       sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
       const int row = tid / 32 * 16 + r * 8 + tid % 32 / 4;
-      if (row >= rows) continue;
+      if (row >= tokens * GROUP) continue;
       const float inverse = 1.f / sum[r];
       const int token = t + row / GROUP, column = (h * GROUP + row % GROUP) * D + 2 * q;
       #pragma unroll
       for (int n = 0; n < D / 8; ++n) store_pair(a, token, column + n * 8, o[n * 4 + 2 * r] * inverse, o[n * 4 + 2 * r + 1] * inverse);
     }
+  }
+
+  // The warpgroups issue their products in turns, at the barriers TURNS and TURNS + 1: the tensor cores are then at one's while
+  // the other weighs its scores.
+  static constexpr int TURNS = 2;
+  static __device__ __forceinline__ int warpgroup() { return thread_index() / 128; }
+
+  // the last position that each row of the warp sees
+  static __device__ __forceinline__ int seen_by_all(int length, int tokens) {
+    return length - tokens + ev_min(tokens - 1, thread_index() / 32 * 16 / GROUP);
   }
 
   // scores of positions beyond a row's own; `first`: the first token's, in the block
