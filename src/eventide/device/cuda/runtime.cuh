@@ -29,7 +29,8 @@ constexpr int READERS = WIDE ? 4 : 1;    // warps that read a chunk of the ring
 constexpr bool BY_LINES = WIDE <= 64;    // how the warpgroups share wide products, see wide.cuh
 constexpr int STAGES_A_LINE = WIDE <= 128 ? 1 : 2, STAGE_BYTES = WIDE * 256 / STAGES_A_LINE;  // of a wide product's input
 constexpr u32 LANES_MASK = (1u << LANES) - 1;
-constexpr int RING = (SLOTS * SLOT + 1023) / 1024 * 1024;  // bytes of the ring
+constexpr int RING_ALIGN = WIDE ? 1024 : 128;
+constexpr int RING = (SLOTS * SLOT + RING_ALIGN - 1) / RING_ALIGN * RING_ALIGN;  // bytes of the ring
 // A chunk that has landed must not stand in for an older one of the same slot that hasn't: either both belong to one warp,
 // or the limit in flight says that the older one has landed by the time that the warp has had the one before.
 static_assert(WIDE || (IN_FLIGHT >= LANES && SLOTS >= 2 * LANES), "the lanes of the loader must not wait for each other");
@@ -82,11 +83,11 @@ struct Block {
       mbar_init(&full[i], 1);
       mbar_init(&empty[i], READERS);
     }
-    for (int i = 0; i < STAGES; ++i) {
+    for (int i = 0; WIDE && i < STAGES; ++i) {
       mbar_init(&x_full[i], 2 / STAGES_A_LINE);
       mbar_init(&x_empty[i], WARPS);
     }
-    mbar_init(&x_asked, 1);
+    if (WIDE) mbar_init(&x_asked, 1);
     for (int i = 0; i < LOADERS; ++i)
       for (int k = 0; k < 2; ++k) mbar_init(&arguments_full[i][k], 1);
     mbar_init_fence();
@@ -282,7 +283,14 @@ struct Worker {
   }
 #endif
 
-  // Waits for a chunk of the ring, or a stage. Short, because it stands in inner loops: who leaves them reports.
+  // whether the ring has been waited for too long; `began` is 0 at first
+  __device__ __forceinline__ bool late(u64& began, u32 chunk) const {
+    if (began == 0) began = nanoseconds();
+    if (nanoseconds() - began < launch.spin_limit) return false;
+    report(launch, block, STUCK_RING, segment, chunk, 0, 1, step);
+    return true;
+  }
+  // The same for a wide product's chunk, or a stage of its input. Short, because it stands in inner loops: who leaves them reports.
   __device__ __forceinline__ void await(u32 bar, u32 parity) const {
     for (u64 began = 0; !mbar_try_wait(bar, parity);) {
       const u64 now = nanoseconds();
@@ -292,7 +300,7 @@ struct Worker {
     }
   }
   __device__ __forceinline__ void report_late() const {
-    if (tid == 0 && block->late) report(launch, block, STUCK_RING, segment, 0, 0, 1, step);
+    if (WIDE && tid == 0 && block->late) report(launch, block, STUCK_RING, segment, 0, 0, 1, step);
   }
   // waits for chunk `chunk + j`; the warp that owns it calls this, and release() when it has read it
   __device__ __forceinline__ const u8* acquire(int j) const {
@@ -300,7 +308,10 @@ struct Worker {
 #if EV_TRACE
     const u64 start = clock64();
 #endif
-    await(shared_address(&block->full[i % SLOTS]), (i / SLOTS) & 1);
+    u64* const bar = &block->full[i % SLOTS];
+    const u32 parity = (i / SLOTS) & 1;
+    for (u64 began = 0; !mbar_try_wait(bar, parity);)
+      if (block->quit == 1 || late(began, i)) break;
 #if EV_TRACE
     weights_at = clock64();
     memory_wait += weights_at - start;
