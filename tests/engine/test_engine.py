@@ -52,21 +52,28 @@ def alone(llm: eventide.LLM, request: Request) -> list[int]:
     return llm.generate(request.prompt, request.params).token_ids
 
 
+@pytest.fixture(scope="module")
+def forty(llm: eventide.LLM) -> list[tuple[Request, list[int]]]:
+    """Requests, each with its tokens alone."""
+    return [(r, alone(llm, r)) for r in requests(40, 1, llm.config.vocab_size)]
+
+
 @pytest.mark.untraced  # repeats itself: counting lines would take longer than the test
 @pytest.mark.parametrize("budget, cache", [(512, None), (16, 384), (7, 320)])
-def test_tokens_are_those_of_a_request_alone(llm: eventide.LLM, budget: int, cache: int | None) -> None:
-    todo = requests(40, 1, llm.config.vocab_size)
+def test_tokens_are_those_of_a_request_alone(
+    llm: eventide.LLM, forty: list[tuple[Request, list[int]]], budget: int, cache: int | None
+) -> None:
     engine = Engine(llm, token_budget=budget, cache_tokens=cache)
     pages = engine.free_pages
-    waiting, outputs, rng = list(todo), [], np.random.default_rng(2)
+    waiting, outputs, rng = [r for r, _ in forty], [], np.random.default_rng(2)
     while waiting or engine.num_requests:
         for _ in range(min(len(waiting), int(rng.integers(0, 4)))):
             engine.add(waiting.pop())
         outputs += engine.step(int(rng.integers(1, 5)))
     assert engine.free_pages == pages
     found = gather(outputs)
-    for r in todo:
-        assert found[r.id] == (alone(llm, r), "length"), r
+    for r, tokens in forty:
+        assert found[r.id] == (tokens, "length"), r
     assert engine.stats["tokens_from_cache"] > 0
     if cache is not None:
         assert engine.stats["preemptions"] > 0

@@ -95,7 +95,8 @@ def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, first: int) -> np.nda
 def test_it_compiles_without_spills(kind: str) -> None:
     pytest.importorskip("cuda.bindings.nvrtc", reason="compiling for a GPU needs cuda-bindings; install the extra 'cuda'")
     plan = plan_of(kind)
-    assert "attention_wide_op" in generate(plan).text
+    assert "attention_wide_op" in generate(plan).text and plan.schedule is not None
+    assert plan.schedule.segments[0].distribution == "cyclic"  # later tiles see more
     _, binary = compile_plan_source(plan)
     assert binary.resources["spill_bytes"] == binary.resources["stack_bytes"] == 0
     # the compiler says so where it can't leave products under way

@@ -72,7 +72,9 @@ def many(name: str, tokens: int, tight: bool) -> Plan:
     return compile_plan(program, target.h200(tile_tokens=tokens, tight=tight), verify=False)
 
 
-PLANS: dict[str, Any] = {f"{name} {entry}": (whole, name, entry) for name in MODELS for entry in ("decode", "mixed")}
+PLANS: dict[str, Any] = {f"{name} decode": (whole, name, "decode") for name in MODELS}
+# the smallest model's kernel of mixed steps is the largest's but for the numbers
+PLANS |= {f"{name} mixed": (whole, name, "mixed") for name in ("Llama-3.2-1B", "Qwen3-8B")}
 PLANS |= {f"{name} per_op": (whole, name, "per_op") for name in ("Llama-3.2-1B", "Qwen3-8B")}
 PLANS["Qwen3-8B 64 tokens"] = (many, "Qwen3-8B", 64, True)
 PLANS["qwen2 mixed per_op"] = (partial(plan_of, schedule="per_op"), config(**SHAPES["qwen2"]))
