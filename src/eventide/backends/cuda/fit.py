@@ -6,6 +6,7 @@ cuda.cuh. `compile_plan_source` tries divisions from the most ring to the most s
 
     one token at a time     30 slots of 6,208 bytes, 40 KiB of scratch
     tiles of 8 tokens       22 slots, 88 KiB: eight tokens' input stands beside their partial sums
+    tiles of 64 tokens      8 slots of 12,800 bytes, 128 columns of 64 rows each; 100 KiB: four stages of x, sums of two blocks
 
 The kernels of the schedule per_op are divided likewise, and need no limit in flight: nobody polls. (Halves of a
 multiprocessor, so that the next operator's blocks may wait beside this one's, were slower: docs/performance.md.)
