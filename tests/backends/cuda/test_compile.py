@@ -18,7 +18,7 @@ import pytest
 
 from eventide import target
 from eventide.backends.cuda import nvrtc
-from eventide.backends.cuda.codegen import DEVICE, Config, Source, generate
+from eventide.backends.cuda.codegen import DEVICE, Config, Source, generate, stages
 from eventide.backends.cuda.fit import (
     IN_FLIGHT,
     SHARED_LIMIT,
@@ -204,6 +204,14 @@ def test_shared_memory_is_divided_by_need() -> None:
     assert (loose.slots, loose.slot) == (17, 8192)
     assert all((c.in_flight - 1) * c.slot < IN_FLIGHT <= c.in_flight * c.slot for c in (one[0], mixed[0], loose))
     assert all(c.shared_bytes < SHARED_LIMIT and (c.slots % 8 == 0 or c.slots >= c.in_flight + 8) for c in one + mixed)
+
+
+@pytest.mark.parametrize("tokens", [16, 32, 48, 64])
+def test_warpgroups_never_share_a_stage_of_a_wide_products_input(tokens: int) -> None:
+    """They take stages by turns: with an odd number each would wait at the other's places."""
+    found = [stages(tokens, kib * 1024) for kib in range(40, 184, 4)]
+    assert found == sorted(found) and found[-1] == 8
+    assert all(n % 2 == 0 for n in found if n > 1)
 
 
 def wide(k: int) -> Plan:

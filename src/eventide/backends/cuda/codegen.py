@@ -197,9 +197,13 @@ def wide_tokens(plan: Plan) -> int:
 
 
 def stages(tokens: int, scratch: int) -> int:
-    """Stages of a wide product's input that scratch memory holds, beside the sums of two blocks (device/cuda/wide.cuh)."""
+    """Stages of a wide product's input that scratch memory holds, beside the sums of two blocks (device/cuda/wide.cuh).
+
+    Where the warpgroups share by lines, up to 64 tokens, an even number: so that a stage's place belongs to one of them.
+    """
     sums, stage = 2 * min(tokens, 64) * 68 * 4, tokens * (256 if tokens <= 128 else 128)
-    return min(max((scratch - sums) // stage, 1), 8) if tokens else 1
+    found = min((scratch - sums) // stage, 8) if tokens else 1
+    return max(found - found % 2 if tokens <= 64 else found, 1)
 
 
 def _bool(value: object) -> str:

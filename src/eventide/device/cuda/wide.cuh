@@ -37,6 +37,8 @@ struct wide_product {
   static_assert(!GATED || A::w_t::dim0 % 64 == 0, "a wide linear with an activation needs a multiple of 64 rows");
   static_assert(A::y_t::layout != TILED || !A::has_residual, "a wide linear can't tile a sum with a residual");
   static_assert(TOKENS < 0 || STAGES >= 2, "two stages of a wide linear's input must fit in the scratch memory");
+  // else a warpgroup would wait for a stage whose place the other one has, and take the stage two laps before for it
+  static_assert(TOKENS < 0 || !BY_LINES || STAGES % 2 == 0, "the stages that warpgroups have by turns must be even in number");
   static_assert(TOKENS == WIDE, "all wide products of a kernel have the same tokens a task");
   static_assert(8 * ROOM <= SLOT, "a block of a wide linear must fit in a slot of the ring");
 
@@ -278,6 +280,7 @@ struct wide_product {
 
   // Rows are gate and up by turns, so 64 of them make 32 columns: four pieces of 16 bytes, one a lane, where y is tiled.
   static __device__ __forceinline__ void put_gated(const A& a, const Worker& w, const float* sums, int first, int tokens, int block) {
+    static_assert(sizeof(*a.y.data) == 2, "a wide linear with an activation needs an output in bfloat16");
     const int thread = w.tid % TEAM, piece = thread % 4;
     #pragma unroll 1
     for (int i = thread / 4; i < tokens; i += TEAM / 4) {
