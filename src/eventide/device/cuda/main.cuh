@@ -96,6 +96,10 @@ __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block
       ++w.turn;
     }
     w.sync();
+    if (WIDE && block->late) {  // what this worker has made is wrong: its step doesn't end
+      w.report_late();
+      return;
+    }
     if (step + 1 < launch.num_steps) stage_step(launch, block, step + 1, w.tid);
     if (w.tid == 0) {
       // one worker reads the host's wish, so that all of them take the same decision
