@@ -70,7 +70,7 @@ struct attention_merge_op : Stateless {
       }
       x /= n;
       if constexpr (A::y_t::layout == TILED) {
-        const float next = __shfl_down_sync(~0u, x, 1);
+        const float next = __shfl_down_sync(D < 32 ? (1u << D % 32) - 1 : ~0u, x, 1);
         if (d % 2 == 0) put_pair(a.y, t, h * D + d, pack_halves(x, next));
       } else {
         put(a.y.data + (i64)t * A::y_t::dim1 + h * D + d, x);

@@ -14,7 +14,7 @@ struct silu_mul_op : Stateless {
   __device__ __forceinline__ void run(const A& a, Worker& w, int m) {
     constexpr int N = A::y_t::dim1;
     const int first = m * A::tile_m, tokens = ev_min(A::tile_m, a.y.dim0 - first);
-    if constexpr (N % 2 == 0) {
+    if constexpr (N % 2 == 0 && sizeof(*a.y.data) == 2) {
       for (int i = w.tid; i < tokens * (N / 2); i += CONSUMERS) {
         const int t = first + i / (N / 2), c = i % (N / 2) * 2;
         put_pair(a.y, t, c, pack_halves(value(a, t, c), value(a, t, c + 1)));
