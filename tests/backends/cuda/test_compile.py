@@ -241,6 +241,40 @@ def test_sizes_that_operators_do_not_take(change: dict[str, Any], message: str) 
         compile_plan_source(plan_of_one(config(**change)))
 
 
+def product(tokens: int, k: int = 384, normed: bool = True, **attrs: Any) -> Plan:
+    """A linear of 192 rows, for tasks of so many tokens and steps of up to 600."""
+    p = Program("product")
+    x = p.input("x", (p.symbol("num_tokens", 1, 600), k), "bfloat16")
+    if normed:
+        x = p.call("rms_norm", x=x, w=p.weight("n", (k,), "bfloat16"), eps=1e-6, name="norm")
+    p.output(p.call("linear", x=x, w=p.weight("w", (192, k), "bfloat16"), name="y", **attrs), "out")
+    return compile_plan(p, target.h200(tile_tokens=tokens), verify=False)
+
+
+@pytest.mark.parametrize("tokens", [16, 48, 80, 128, 144, 256])
+def test_wide_products_of_any_16_tokens_compile(tokens: int) -> None:
+    source, binary = compile_plan_source(product(tokens))
+    assert binary.resources["spill_bytes"] == 0 and "wgmma" not in binary.log
+    assert f"m64n{tokens}k16" in source.text
+
+
+@pytest.mark.parametrize(
+    "plan, message",
+    [
+        ({"tokens": 24}, "a wide linear task holds 16 to 256 tokens"),
+        ({"tokens": 64, "k": 320}, "a wide linear needs k to be a multiple of 128"),
+        ({"tokens": 64, "normed": False}, "the input of a wide linear must be made by an operator that can tile it"),
+        (
+            {"tokens": 64, "activation": "silu_mul", "out_dtype": "float32"},
+            "a wide linear with an activation needs an output in bfloat16",
+        ),
+    ],
+)
+def test_wide_products_that_there_are_not(plan: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnfitPlanError, match=f"can't run on the GPU: {message}"):
+        compile_plan_source(product(**plan))
+
+
 def test_dtypes_and_ragged_grids_are_refused() -> None:
     p = Program("halves")
     t = p.symbol("num_tokens", 1, 8)

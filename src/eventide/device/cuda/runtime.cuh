@@ -442,7 +442,9 @@ struct Loader {
   }
 
   // `each`: bytes of a chunk, at most SLOT
+  template <int TOKENS = WIDE>
   __device__ __forceinline__ void stream(const void* src, i64 size, int each) {
+    static_assert(TOKENS == 0, "beside wide linears no operator can stream chunks of its own");
     from = (const u8*)src;
     bytes = (u32)size;
     chunk = each;

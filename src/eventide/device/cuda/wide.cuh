@@ -230,6 +230,7 @@ struct wide_product {
       named_barrier(barrier, TEAM);  // what stood here has been read
       #pragma unroll
       for (int j = 0; j < AT_ONCE / 8; ++j) {
+        if (t0 + j * 8 >= TOKENS) break;  // the last ones, where TOKENS is no multiple of 64
         #pragma unroll
         for (int e = 0; e < 4; ++e) mine[(j * 8 + q * 2 + (e & 1)) * ROW + w.warp % 4 * 16 + g + (e >> 1) * 8] = c[t0 / 2 + 4 * j + e];
       }
