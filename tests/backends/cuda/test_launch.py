@@ -13,7 +13,8 @@ from eventide import target
 from eventide.backends.cuda.codegen import DEVICE
 from eventide.backends.cuda.launch import LaunchBlock, Packer
 from eventide.backends.cuda.layout import lay_out
-from eventide.engine.steps import Chunk, Step, decode_steps, decode_tables, default_block_table, split_tables
+from eventide.engine.cuda import split_step
+from eventide.engine.steps import Chunk, Step, decode_steps, decode_tables, default_block_table, make_step, split_tables
 from eventide.errors import ProgramError
 from eventide.models.decoder import build_decoder
 from eventide.ops.program import Program
@@ -61,6 +62,18 @@ def test_steps_of_different_sizes(mixed: Packer) -> None:
     names = mixed.layout.symbols
     assert [dict(zip(names, row.tolist())) for row in packed.symbols] == [s.symbols for s in steps]
     assert packed.inputs.shape == (3, mixed.layout.input_bytes)
+
+
+def test_a_prompts_steps_share_the_block_table() -> None:
+    limits = replace(LIMITS, max_tokens=1024, max_seq_len=4096)
+    program = build_decoder(config(max_position_embeddings=4096), replace(limits, max_tokens=512), "bfloat16", splits=1)
+    plan = compile_plan(program, replace(target.h200(tile_tokens=128), tile_queries=32), verify=False)
+    packer = Packer(plan, lay_out(plan))
+    whole = make_step(limits, [Chunk(0, 0, 1024)], 1)
+    packed = packer.steps(split_step(whole, 512, 32))
+    assert len(packed.inputs) == 2 and packed.tables.shape == (1, packer.layout.table_bytes)
+    at = packer.layout.input_offsets["tile_indptr"]
+    assert [row[at : at + 68].view(np.int32).tolist() for row in packed.inputs] == [list(range(0, 513, 32))] * 2
 
 
 def test_a_large_table_stands_once() -> None:

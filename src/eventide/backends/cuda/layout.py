@@ -24,7 +24,7 @@ from ...ir.nodes import Plan, Tensor
 SMALL_OUTPUT = 1 << 16
 STAGED_LIMIT = 1280
 TABLES = ("int32", "int64")
-LARGE_INPUT = 1 << 11
+LARGE_INPUT = 2304  # a little more than 512 tokens' `tile_indptr`, which every step of a prompt has its own of
 ALIGN = 256
 
 
