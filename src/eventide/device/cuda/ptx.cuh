@@ -167,13 +167,6 @@ __device__ __forceinline__ u32 pack_halves(float lo, float hi) {
   return v;
 }
 
-// two products of bf16, each rounded once
-__device__ __forceinline__ u32 multiply_halves(u32 a, u32 b) {
-  u32 v;
-  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(v) : "r"(a), "r"(b));
-  return v;
-}
-
 // ---- tensor cores
 
 // d[16, 8] += a[16, 16] * b[16, 8], bf16 with float32 accumulation. Rows 8 to 15 of a are zero here, yet d takes all four
