@@ -490,8 +490,8 @@ class CudaKernel:
             self.device.wait(place.events[1])
         num_steps, block.num_steps = block.num_steps, 0
         self._queued_steps = max(0, self._queued_steps - num_steps)
-        if int(place.words[1]) < num_steps:
-            # it was stopped, or given up; the first to be given up says why
+        if self.graph or int(place.words[1]) < num_steps:
+            # it was stopped, or given up, after which kernels of operators go on; the first to be given up says why
             self._check_status()
         self.steps_run += int(place.words[1])
         for name, array in self._states.items():
