@@ -28,7 +28,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from facts import commit
+from facts import commit, one_line
 
 from eventide import __version__, target
 from eventide.backends.cuda.bandwidth import measure_read_bandwidth
@@ -312,4 +312,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(one_line(main))

@@ -15,6 +15,7 @@ import sys
 from dataclasses import replace
 from statistics import median
 
+from facts import one_line
 from gpu_decode import MODELS, config_of, fill
 
 from eventide import target
@@ -82,4 +83,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(one_line(main))

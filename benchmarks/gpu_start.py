@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from facts import one_line
 from gpu_decode import HERE, MODELS, config_of, versions
 
 from eventide.models.config import ModelConfig
@@ -148,4 +149,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(one_line(main))
