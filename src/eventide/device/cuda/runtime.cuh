@@ -431,7 +431,7 @@ struct Loader {
   Block* block;
 #endif
 
-  __device__ __forceinline__ Loader(Block* b, u8* memory) : from(nullptr), bytes(0), chunk(0), task(-1), slot(0), lap(0), own(threadIdx.x / 32 - WARPS), lane(threadIdx.x % 32), quit(false) {
+  __device__ __forceinline__ Loader(Block* b, u8* memory) : from(nullptr), bytes(0), chunk(0), task(-1), slot(0), lap(0), own(WIDE ? threadIdx.x / 32 - WARPS : 0), lane(threadIdx.x % 32), quit(false) {
     ring = opaque(shared_address(memory)) + own * OWN_SLOTS * SLOT;
     bars = opaque(shared_address(b->full)) + own * OWN_SLOTS * 8;
     flag = opaque(shared_address((const void*)&b->quit));
