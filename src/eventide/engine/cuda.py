@@ -84,7 +84,7 @@ def cuda_limits(
     """(bytes free on the GPU, limits for them)."""
     device = _device()
     device.enter()
-    available = device.free_bytes()[0] - _RESERVE
+    available = device.free_bytes()[0] - _RESERVE - 4 * PROMPT * config.vocab_size  # a prompt's logits
     limits = choose_limits(
         config,
         "bfloat16",

@@ -24,15 +24,18 @@ KINDS: dict[str, tuple[int, int, bool, dict[str, Any]]] = {
     "32 tight": (32, 2, True, SPLIT),
     "64": (64, 4, False, {**SPLIT, "vocab_size": 1008}),
     "64 tight, bias": (64, 4, True, {**SPLIT, "qk_norm": False, "qkv_bias": True, "head_dim": 128, "num_kv_heads": 1}),
+    "128": (128, 1, True, SPLIT),  # as the engine's kernel for prompts: steps of several tiles of 128
     "64 whole": (64, 0, True, {"hidden_size": 384, "tie_word_embeddings": False}),
 }
 
 
-QUERIES = {"64": 32}  # that an attention task may have; the others' tiles of 4 tokens are walked as those of one
+MOST = {128: 300}  # tokens of a step, where it has several tiles
+QUERIES = {"64": 32, "128": 32}  # that an attention task may have; the others' tiles of 4 tokens are walked as those of one
 
 
 def limits_of(tokens: int) -> Limits:
-    return Limits(max_tokens=tokens, max_rows=tokens, max_seqs=tokens, max_seq_len=128, page_size=16)
+    most = MOST.get(tokens, tokens)
+    return Limits(max_tokens=most, max_rows=tokens, max_seqs=min(tokens, 64), max_seq_len=max(128, 2 * most), page_size=16)
 
 
 def plan_of(kind: str, verify: bool = True) -> tuple[Plan, ModelConfig, Limits]:
@@ -64,11 +67,11 @@ def run(kernel: CudaKernel, steps: list[Step], limits: Limits, vocab: int) -> tu
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mixed_steps_against_float32(kind: str) -> None:
-    plan, c, limits = plan_of(kind)
+    plan, c, limits = plan_of(kind, verify=kind != "128")  # 300 tokens a step take the verifier minutes; it accepts it
     kernel = open_kernel(plan, c)
     steps = steps_of(limits, QUERIES.get(kind, 4))
     got, tokens = run(kernel, steps, limits, c.vocab_size)
-    want = [reference(c, plan, tokens[s, :112].tolist()) for s in range(3)]
+    want = [reference(c, plan, tokens[s, : max(112, limits.max_tokens * 3 // 2 + 8)].tolist()) for s in range(3)]
     worst = 0.0
     for step, outputs in zip(steps, got):
         for row in range(step.symbols["num_samples"]):
