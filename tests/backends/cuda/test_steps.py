@@ -3,28 +3,21 @@ bfloat16 that the tool states, and the same composition the same bits."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from tests.backends.cuda.gpu import need_gpu
+from tests.scripts import load_tool
 
 pytestmark = pytest.mark.gpu
-TOOL = Path(__file__).parents[3] / "tools" / "engine_checks.py"
 
 
 @pytest.fixture(scope="module")
 def checks() -> ModuleType:
     need_gpu()
-    spec = importlib.util.spec_from_file_location("engine_checks_gpu", TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("engine_checks")
 
 
 def test_one_artefact_serves_all_batches_and_lengths(checks: ModuleType, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@
 While a kernel runs the host reads how many steps are done and their small outputs; a stop rule, a callback that returns
 True, or Ctrl-C ends the launch after the step that it is in, or one later. A stuck wait ends it with StuckError, which
 says what was waited for, and leaves the kernel usable. Outputs larger than `layout.SMALL_OUTPUT` (logits) stay on the GPU
-and are those of the last step.
+and are those of the last step. (One file, though long: a launch's preparation, its run and its end work on the same few
+places and words.)
 """
 
 from __future__ import annotations

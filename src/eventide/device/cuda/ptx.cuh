@@ -211,8 +211,9 @@ __device__ __forceinline__ void copy_16(void* dst, const void* src) {
 // a hint: the 128 bytes around `p` will be wanted from the L2 cache
 __device__ __forceinline__ void prefetch_line(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// all groups but the last one
-__device__ __forceinline__ void wait_copies_but_one() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
+// all groups but the last `LEFT`
+template <int LEFT>
+__device__ __forceinline__ void wait_copies_but() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
 __device__ __forceinline__ void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // ---- for attention on wgmma
@@ -232,9 +233,6 @@ __device__ __forceinline__ void named_arrive(int id, int threads) {
 __device__ __forceinline__ void copy_16_if(u32 dst, const void* src, bool live) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(live ? 16 : 0) : "memory");
 }
-// all groups but the last `LEFT`
-template <int LEFT>
-__device__ __forceinline__ void wait_copies_but() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
 // 2 ^ x, about 22 bits of it; 0 for minus infinity
 __device__ __forceinline__ float power_of_two(float x) {
   float v;

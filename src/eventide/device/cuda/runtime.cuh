@@ -1,4 +1,5 @@
-// The in-kernel runtime: the ring of streamed operands, waits and notifies, shares of task grids, the step barrier.
+// The in-kernel runtime: the ring of streamed operands, waits and notifies, shares of task grids, the step barrier. (One file,
+// though long: loaders and consumers are read together, for each waits for what the other says.)
 //
 // One block of 384 threads a multiprocessor. Warps 0..7 run tasks (the consumers). Warp 8 is the loader: it walks the
 // same shares of the same grids ahead of the consumers and copies the operands that depend on nothing (weights) into a

@@ -199,7 +199,7 @@ struct attention_matrix_op {
         #pragma unroll
         for (int d = 0; d < D / 8; ++d) { o[d][2 * r] *= keep; o[d][2 * r + 1] *= keep; }
       }
-      if (base + stride < end) wait_copies_but_one();
+      if (base + stride < end) wait_copies_but<1>();
       else wait_copies();
       __syncwarp();
       #pragma unroll

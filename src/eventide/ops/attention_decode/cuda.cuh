@@ -144,7 +144,7 @@ struct attention_decode_op {
       for (int i = 0; i < NC; ++i) *(uint4*)(w.scratch + OWN_V + q * 16 + i * 64) = own[i];
     }
     w.settled();
-    wait_copies_but_one();
+    wait_copies_but<1>();
     w.sync();  // the tables are there; the first span's values are waited for when they are wanted
     prepare(w, g >= GROUP, qv);
     if (w.warp == 0 && g == GROUP) {
