@@ -1,10 +1,14 @@
-"""Steps of many tokens on a GPU: a prompt of 512 tokens, and batches that decode, of a random model of a real shape.
+"""Steps of many tokens on a GPU: prompts, and batches that decode, of a random model of a real shape.
 
-    python benchmarks/gpu_many.py --model 8b --tokens 128,64,32,16 --batches 64,32,16,8
+    python benchmarks/gpu_many.py --model 8b --tokens 256,64,32,16 --batches 64,32,16,8
 
-One kernel for each number of `--tokens` that a task of the linears takes; every figure is the median of `--rounds` launches by
-the GPU's own clock. A prompt is one launch, a batch one launch of 16 steps at `--context`. With 128 tokens and more a
-prompt is one step, as in the engine. `--tight` holds weights in 12 bits.
+One kernel for each number of `--tokens` that a task of the linears takes (8: the one for sequences of one token each); every
+figure is the median of `--rounds` launches by the GPU's own clock. A prompt is one launch, a batch one launch of 16 steps at
+`--context`. With more than 64 tokens a prompt goes in steps of `--step` tokens. `--tight` holds weights in 12 bits, as the engine
+does, whose kernels these are by default. `--phases` tells where a step's time
+goes, from a second kernel that records: for each kind of grid, microseconds from the last worker's end of the grid before to the
+last worker's end of this one, a worker's mean time in it, how much of that one of its warps waited for weights, and what followed
+the last of them.
 """
 
 from __future__ import annotations
@@ -20,13 +24,17 @@ from gpu_decode import MODELS, config_of, fill
 
 from eventide import target
 from eventide.backends.cuda.kernel import CudaKernel
-from eventide.engine.cuda import PROMPT, PROMPT_QUERIES, PROMPT_TILE
+from eventide.engine.cuda import PROMPT, PROMPT_QUERIES, PROMPT_SLABS, TILE
 from eventide.engine.limits import MAX_SEQS
 from eventide.engine.steps import Chunk, Step, make_step
+from eventide.ir.nodes import Plan
+from eventide.models.config import ModelConfig
 from eventide.models.decoder import Limits, build_decoder
 from eventide.passes.pipeline import compile_plan
+from eventide.profile.gpu import timelines
 
 STEPS = 16
+RECORDS = 4096  # of a worker's timeline
 
 
 def milliseconds(kernel: CudaKernel, steps: list[Step], rounds: int) -> float:
@@ -37,26 +45,72 @@ def milliseconds(kernel: CudaKernel, steps: list[Step], rounds: int) -> float:
     return median(found[1:])
 
 
-def measure(args: argparse.Namespace, tokens: int) -> dict[str, object]:
+def phases(kernel: CudaKernel, steps: list[Step]) -> dict[str, list[float]]:
+    """{kind of grid: [critical path, a worker's mean run, its wait for weights, what follows the last of them]} of the launch's
+    middle step, in microseconds."""
+    kernel.run(steps, large=False)
+    timeline = timelines(kernel.plan, kernel.read_trace())[len(steps) // 2]
+    ends: dict[str, float] = {}
+    runs: dict[str, float] = {}
+    waits: dict[str, float] = {}
+    rests: dict[str, float] = {}
+    for span in timeline.spans:
+        ends[span.grid] = max(ends.get(span.grid, 0.0), span.end_ns)
+        runs[span.grid] = runs.get(span.grid, 0.0) + span.end_ns - span.start_ns
+        waits[span.grid] = waits.get(span.grid, 0.0) + span.memory_ns
+        rests[span.grid] = rests.get(span.grid, 0.0) + (span.end_ns - span.weights_ns if span.weights_ns else 0)
+    assert kernel.plan.schedule is not None
+    found: dict[str, list[float]] = {}
+    before = min(span.wait_ns for span in timeline.spans)
+    for name in (s.grid for s in kernel.plan.schedule.segments if s.grid in ends):
+        kind = found.setdefault(name.split(".")[-1], [0.0] * 5)
+        kind[0] += max(0.0, ends[name] - before) / 1e3
+        kind[1] += runs[name] / kernel.workers / 1e3
+        kind[2] += waits[name] / kernel.workers / 1e3
+        kind[3] += rests[name] / kernel.workers / 1e3
+        kind[4] += 1
+        before = max(before, ends[name])
+    return {kind: [round(v / n, 2) for v in sums] for kind, (*sums, n) in found.items()}
+
+
+def plan_of(args: argparse.Namespace, tokens: int) -> tuple[Plan, ModelConfig, Limits, int]:
+    """(plan, model, limits, queries of one attention task) of the kernel for so many tokens a task."""
     config = config_of(args.model)
-    longest, prompts = max(args.context + STEPS, PROMPT), tokens >= PROMPT_TILE
-    width, seqs = (PROMPT, MAX_SEQS) if prompts else (tokens, tokens)
+    longest, prompts = max(args.context + STEPS, *args.prompts), tokens > MAX_SEQS
+    width, seqs = (args.step, MAX_SEQS) if prompts else (tokens, tokens)
     limits = Limits(max_tokens=width, max_rows=seqs, max_seqs=seqs, max_seq_len=-(-longest // 64) * 64)
-    program = build_decoder(config, limits, "bfloat16", splits=1 if prompts else args.splits)
-    together = PROMPT_QUERIES if prompts else max(1, 16 * config.num_kv_heads // config.num_heads)  # queries of one attention task
+    splits = 0 if tokens <= TILE else args.prompt_splits if prompts else args.splits
+    program = build_decoder(config, limits, "bfloat16", decode=tokens <= TILE, splits=splits)
+    together = PROMPT_QUERIES if prompts else max(1, 16 * config.num_kv_heads // config.num_heads) if splits else 1
     made_for = replace(target.h200(tile_tokens=tokens, tight=args.tight), tile_queries=together)
-    kernel = CudaKernel(compile_plan(program, made_for, verify=False))
+    return compile_plan(program, made_for, verify=False), config, limits, together
+
+
+def measure(args: argparse.Namespace, tokens: int) -> dict[str, object]:
+    plan, config, limits, together = plan_of(args, tokens)
+    width, seqs, prompts = limits.max_tokens, limits.max_seqs, tokens > MAX_SEQS
+    kernel = CudaKernel(plan)
     fill(kernel, config, limits)
-    prompt = [
-        make_step(limits, [Chunk(0, e - width, width, rows="last" if e == PROMPT else "none", sample=e == PROMPT)], together)
-        for e in range(width, PROMPT + width, width)
-    ]
+    tracer = CudaKernel(kernel.plan, memory=kernel.memory, trace=RECORDS) if args.phases else None
     found: dict[str, object] = {"tokens": tokens, "tight": args.tight}
-    found[f"prompt of {PROMPT}"] = milliseconds(kernel, prompt, args.rounds)
+    for length in args.prompts if tokens > TILE else ():
+        ends = [*range(width, length, width), length]
+        prompt = [
+            make_step(limits, [Chunk(0, a, e - a, rows="last" if e == length else "none", sample=e == length)], together)
+            for a, e in zip([0, *ends], ends)
+        ]
+        found[f"prompt of {length}"] = milliseconds(kernel, prompt, args.rounds)
+        if tracer and prompts:
+            found[f"phases of a prompt of {length}"] = phases(tracer, prompt[:1])
     for n in (n for n in args.batches if n <= seqs):
-        steps = [make_step(limits, [Chunk(s, args.context + i, 1) for s in range(n)], together) for i in range(STEPS)]
+        cut = max(1, kernel.workers // (n * config.num_kv_heads)) if tokens <= TILE else 0  # of the past, as in the engine
+        steps = [make_step(limits, [Chunk(s, args.context + i, 1) for s in range(n)], together, splits=cut) for i in range(STEPS)]
         found[f"batch {n}"] = milliseconds(kernel, steps, args.rounds) / STEPS
+        if tracer:
+            found[f"phases of batch {n}"] = phases(tracer, steps[:3])
     found |= kernel.binary.resources
+    if tracer:
+        tracer.close()
     kernel.close()
     kernel.memory.close()
     return found
@@ -69,12 +123,16 @@ def numbers(text: str) -> list[int]:
 def main(argv: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", choices=MODELS, default="8b")
-    p.add_argument("--tokens", type=numbers, default=[128, 64, 32, 16], help="of a task of the linears: 16, 32, 64, 128 or 256")
+    p.add_argument("--tokens", type=numbers, default=[256, 64, 32, 16], help="of a task of the linears: 8, 16, 32, 64, 128 or 256")
     p.add_argument("--batches", type=numbers, default=[64, 32, 16, 8])
+    p.add_argument("--prompts", type=numbers, default=[PROMPT], help="their lengths")
+    p.add_argument("--step", type=int, default=PROMPT, help="tokens of a step, where a task takes more than 64")
     p.add_argument("--context", type=int, default=512)
     p.add_argument("--splits", type=int, default=4, help="slabs of k at most")
+    p.add_argument("--prompt-splits", type=int, default=PROMPT_SLABS, help="the same where a task takes more than 64 tokens")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--tight", action="store_true")
+    p.add_argument("--phases", action="store_true", help="and where a step's time goes")
     args = p.parse_args(argv)
     for tokens in args.tokens:
         found = measure(args, tokens)

@@ -30,12 +30,17 @@ def small(**changes: Any) -> ModelConfig:
 
 
 QWEN2: dict[str, Any] = {"qk_norm": False, "qkv_bias": True, "tie_word_embeddings": False}
+PROMPTS: dict[str, Any] = {"num_heads": 16, "num_kv_heads": 4}  # as the kernel for prompts, whose slabs wait for all of their input
 
 
-@pytest.mark.parametrize("changes", [{}, QWEN2], ids=["qwen3", "qwen2"])
-def test_slabs_give_the_same_logits(changes: dict[str, Any]) -> None:
+KINDS = {"qwen3": ({}, 16, 4), "qwen2": (QWEN2, 16, 4), "prompts": (PROMPTS, 128, 2)}
+
+
+@pytest.mark.parametrize("changes, tokens, splits", KINDS.values(), ids=KINDS)
+def test_slabs_give_the_same_logits(changes: dict[str, Any], tokens: int, splits: int) -> None:
     c = small(**changes)
-    plan = compile_plan(build_decoder(c, LIMITS, "bfloat16", splits=4), replace(target.h200(tile_tokens=16), num_workers=7))
+    made_for = replace(target.h200(tile_tokens=tokens), num_workers=7)
+    plan = compile_plan(build_decoder(c, LIMITS, "bfloat16", splits=splits), made_for)
     parts = [g for g in plan.grids if g.op == "linear_part"]
     assert len(parts) == c.num_layers * (2 if c.qkv_bias else 3)
     assert {g.attrs["splits"] for g in parts} == ({1} if c.qkv_bias else {1, 2})  # k of 256, 512 and 1024

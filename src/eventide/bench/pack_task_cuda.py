@@ -186,8 +186,8 @@ def _launch(grouped: GroupedCall, definition: Definition, plan: Plan, source: So
         where.append(found[0])
     arguments: list[str | int] = []
     for argument in source.segments[0]:
-        if argument.kind == "event":
-            raise ProgramError("a call alone has no events")
+        if argument.kind in ("event", "maps"):
+            raise ProgramError("a call alone has no events, and no descriptions of its weights")
         arguments.append(places[str(argument.value)] if argument.kind == "tensor" else int(argument.value))
     fields = [f'        ("{f[0]}", ctypes.{_c_type(f[1])}),' for f in LaunchBlock._fields_]
     return _LAUNCH.format(

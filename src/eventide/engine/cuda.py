@@ -2,7 +2,7 @@
 
     decode    steps in which a sequence has one token, attention split over the past as it grows; all the steps that are asked
               for are one launch, and tokens come out of it while it runs. For one sequence, and for up to 8
-    mixed     steps of up to 8, 16, 64 or 512 tokens of any sequences: prompts, beside others that generate, and larger batches
+    mixed     steps of up to 8, 16, 32, 64 or 512 tokens of any sequences: prompts, beside others that generate, and larger batches
 
 `_sizes` lists them. A step goes to the smallest kernel that holds it, or in parts to the widest; those that a model's shape
 doesn't fit are left out. A prompt is one launch and its continuation another: a step of the engine has up to 8,192 tokens, and
@@ -52,9 +52,10 @@ from .steps import Chunk, Step, decode_tables, split_tables_by_step
 __all__ = ["CudaRunner", "cuda_limits", "open_cuda", "usable_device"]
 
 TILE = 8  # tokens of the narrow kernels
-WIDE = (16, 64)  # tokens of the wide ones for batches
+WIDE = (16, 32, 64)  # tokens of the wide ones for batches
 SLABS = 4  # of k, into which they cut their linears at most
-PROMPT, PROMPT_TILE, PROMPT_QUERIES = 512, 128, 32  # of the one for prompts: tokens of a step, of a linear's task, of attention's
+PROMPT, PROMPT_TILE, PROMPT_QUERIES = 512, 256, 32  # of the one for prompts: tokens of a step, of a linear's task, of attention's
+PROMPT_SLABS = 2  # of k, for the outputs to the residual: a step's tiles alone would leave half of the workers without
 MAX_TOKENS = 8192  # of one step of the engine
 LONGEST_PART = 1024  # positions of the past that one task reads, in steps of several sequences
 _RECORDS = 8192  # of every worker's timeline
@@ -134,10 +135,10 @@ def _sizes(loaded: Loaded) -> list[_Size]:
     if family_of(c).build_program.__func__ is not ModelFamily.build_program.__func__:  # type: ignore[attr-defined]
         return [_Size(TILE, max(TILE, seqs))]
     decode = [_Size(1, 1, decode=True)] + ([_Size(TILE, min(TILE, seqs), decode=True)] if seqs > 1 else [])
-    # 16 tokens alone are a batch; prompts go through the widest
-    wide = [w for w in WIDE if w == WIDE[-1] or seqs > TILE]
+    # fewer tokens are a batch; prompts go through the widest
+    wide = [w for w in WIDE if w == WIDE[-1] or seqs > w // 2]
     queries = max(1, 16 // (c.num_heads // c.num_kv_heads))
-    prompts = _Size(PROMPT_TILE, PROMPT, splits=1, queries=PROMPT_QUERIES)
+    prompts = _Size(PROMPT_TILE, PROMPT, splits=PROMPT_SLABS, queries=PROMPT_QUERIES)
     return [*decode, _Size(TILE, TILE), *(_Size(w, w, splits=SLABS, queries=queries) for w in wide), prompts]
 
 

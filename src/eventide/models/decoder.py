@@ -143,8 +143,8 @@ def _tables(p: Program, config: ModelConfig, limits: Limits, tokens_n: Var, deco
     seqs, distinct = _within(0, limits.max_seqs), Invariant("distinct")
     pages = (limits.max_seqs, limits.pages_per_seq)
     one_each = [distinct] if decode else []
-    # attention appends while others read: pages may be shared, but not the one that a token goes to
-    own_page = [Invariant("single", hi=Sum(limits.page_size), of="seq", at="pos")] if decode else []
+    # the past is read while or before tokens are appended: pages may be shared, but not the one that a token goes to
+    own_page = [Invariant("single", hi=Sum(limits.page_size), of="seq", at="pos")]
     step = _Step(
         decode=decode,
         seq=p.input("seq", (tokens_n,), "int32", [seqs, *one_each]),
@@ -251,7 +251,7 @@ def _split_layer(
     def weight(suffix: str, *shape: int) -> TensorRef:
         return p.weight(f"{name}.{suffix}", shape, dtype)
 
-    def part(call: str, x: TensorRef, suffix: str, n: int, k: int) -> TensorRef:
+    def part(call: str, x: TensorRef, suffix: str, n: int, k: int, most: int = most) -> TensorRef:
         found: TensorRef = p.call("linear_part", name=f"{name}.{call}", x=x, w=weight(suffix, n, k), splits=most_splits(k, most))
         return found
 
@@ -264,7 +264,8 @@ def _split_layer(
         w, bias = weight("qkv_proj", rows, c.hidden_size), weight("qkv_bias", rows)
         qkv = p.call("linear", name=f"{name}.qkv", x=h, w=w, bias=bias)
     else:
-        qkv = part("qkv", h, "qkv_proj", rows, c.hidden_size)
+        # it has more columns than the outputs to the residual, which two slabs are for
+        qkv = part("qkv", h, "qkv_proj", rows, c.hidden_size, most if most > 2 else 1)
     a = _mixed_attention(p, name, c, limits, dtype, step, qkv)
     x, h = merge("x1", part("o", a, "o_proj", c.hidden_size, c.q_rows), x, weight("post_attention_norm", c.hidden_size))
     u = p.call("linear", name=f"{name}.gate_up", x=h, w=weight("gate_up_proj", 2 * c.intermediate_size, c.hidden_size))

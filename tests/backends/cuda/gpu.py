@@ -65,7 +65,7 @@ def weights(plan: Plan, c: ModelConfig, limits: Limits = LIMITS) -> dict[str, np
         shape = tuple(int(str(e)) for e in t.shape)
         rng = np.random.default_rng(sum(t.name.encode()))
         if t.name == "rope":
-            found[t.name] = rope_table(c, limits.max_seq_len)
+            found[t.name] = rope_table(c, shape[0])
             continue
         array = rng.standard_normal(shape) * (shape[-1] ** -0.5 if len(shape) == 2 else 0.1) + ("norm" in t.name)
         found[t.name] = array.astype(ml_dtypes.bfloat16)

@@ -114,8 +114,8 @@ def test_whole_models_fit(name: str, compiled: dict[str, Future[tuple[Source, Bi
         threads = source.threads[int(kernel.split("_")[1])] if source.config.per_op else 0
         assert 0 < int(registers) <= (65536 // threads // 8 * 8 if threads else REGISTERS), kernel
     assert used["shared_bytes"] > 0 and source.config.shared_bytes + used["shared_bytes"] <= SHARED_LIMIT
-    if "tokens" in name:  # state that lives across the loops over k may spill, and no product waits for another
-        assert used["spill_bytes"] <= 1024 and "wgmma" not in binary.log, f"{name} spills {used}: {binary.log}"
+    if "tokens" in name:  # state of a worker that lives across the loops over k may spill, and no product waits for another
+        assert used["spill_bytes"] <= 256 and "wgmma" not in binary.log, f"{name} spills {used}: {binary.log}"
     else:
         assert used["spill_bytes"] == 0 and used["stack_bytes"] == 0, f"{name} spills {used}"
     # one class for all layers: a model of 36 layers has as much code as one of 2
@@ -256,6 +256,15 @@ def test_wide_products_of_any_16_tokens_compile(tokens: int) -> None:
     source, binary = compile_plan_source(product(tokens))
     assert binary.resources["spill_bytes"] == 0 and "wgmma" not in binary.log
     assert f"m64n{tokens}k16" in source.text
+
+
+def test_a_wide_product_knows_its_weight_as_boxes() -> None:
+    """A weight's tensor maps are an argument of its grid, beside its address; other grids have none."""
+    source = generate(product(64), Config(scratch=100 * 1024))
+    kinds = [[a.kind for a in row] for row in source.segments]
+    assert [row.count("maps") for row in kinds] == [0, 1]
+    assert [a.value for a in source.segments[1] if a.kind == "maps"] == ["w"]
+    assert "struct w_t { const bf16* data; const u8* maps; " in source.text
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ the plan's expressions (extents, shares, waits, notifies) and calls the operator
     };
 
 The arguments of one grid, 64 bits each: its operands' addresses (offsets, for inputs and small outputs, which move from
-step to step), run-time tables' addresses, event tensors' first cells, and the coefficients of its share's rotation.
+step to step), tensor maps of weights that wide products stream, run-time tables' addresses, event tensors' first cells, and the
+coefficients of its share's rotation.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Config:
 
 @dataclass
 class Argument:
-    """One 64-bit argument of a grid: ("tensor", name), ("event", name) or ("number", value)."""
+    """One 64-bit argument of a grid: ("tensor", name), ("maps", name of a weight), ("event", name) or ("number", value)."""
 
     kind: str
     value: str | int
@@ -201,7 +202,7 @@ def stages(tokens: int, scratch: int) -> int:
 
     Where the warpgroups share by lines, up to 64 tokens, an even number: so that a stage's place belongs to one of them.
     """
-    sums, stage = 2 * min(tokens, 64) * 68 * 4, tokens * (256 if tokens <= 128 else 128)
+    sums, stage = 2 * (tokens if tokens <= 64 else 32) * 68 * 4, tokens * (256 if tokens <= 128 else 128)
     found = min((scratch - sums) // stage, 8) if tokens else 1
     return max(found - found % 2 if tokens <= 64 else found, 1)
 
@@ -233,6 +234,8 @@ class _ClassBody:
         self.slots: dict[tuple[str, str], int] = {}
         for a in self.grid.accesses:
             self._slot("operand", a.operand, Argument("tensor", a.tensor))
+            if self._boxed(a.tensor):
+                self._slot("maps", a.operand, Argument("maps", a.tensor))
         for name in sorted(self._tables()):
             if self.plan.tensors[name].role != "input":
                 self._slot("table", name, Argument("tensor", name))
@@ -248,6 +251,10 @@ class _ClassBody:
             self.slots[kind, name] = len(self.arguments)
             self.arguments.append(argument)
         return self.slots[kind, name]
+
+    def _boxed(self, tensor: str) -> bool:
+        """Whether a tensor is a weight that wide products stream box by box."""
+        return self.gen.wide > 0 and self.plan.tensors[tensor].layout in (PANEL, TIGHT)
 
     def _tables(self) -> set[str]:
         exprs = [e for _, e in self.grid.axes]
@@ -357,8 +364,9 @@ class _ClassBody:
                 raise DeviceError(f"tensor '{t.name}' is {t.dtype}; the CUDA backend has {', '.join(C_TYPES)}")
             if t.layout == TILES:
                 dims.append(f"static constexpr int rows = {max_value(self.plan, t.shape[0])};")
+            maps = "const u8* maps; " if self._boxed(t.name) else ""
             lines.append(
-                f"  struct {o.name}_t {{ {const}{C_TYPES[t.dtype]}* data; {' '.join(dims)} "
+                f"  struct {o.name}_t {{ {const}{C_TYPES[t.dtype]}* data; {maps}{' '.join(dims)} "
                 f"static constexpr int layout = {LAYOUTS.get(t.layout, 'PLAIN')}; "
                 f"static constexpr bool polled = {_bool(self.polls and t.name in self.gen.announced.tensors)}; }} {o.name};"
             )
@@ -384,6 +392,8 @@ class _ClassBody:
             base = self._base(t)
             slot = self.slots["operand", a.operand]
             lines.append(f"    {a.operand}.data = ({const}{C_TYPES[t.dtype]}*)({base}args[{slot}]);")
+            if self._boxed(a.tensor):
+                lines.append(f"    {a.operand}.maps = (const u8*)args[{self.slots['maps', a.operand]}];")
             for d, e in enumerate(t.shape):
                 if as_int(e) is None:
                     lines.append(f"    {a.operand}.dim{d} = {self._c(e)};")

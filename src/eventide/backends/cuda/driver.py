@@ -99,6 +99,21 @@ class Device:
             raise explained(name.decode() if isinstance(name, bytes) else str(err), doing or fn.__name__)
         return rest[0] if len(rest) == 1 else rest or None
 
+    def tensor_map(self, address: int, rows: int, row_bytes: int, box: tuple[int, int]) -> Array:
+        """The CUtensorMap of a matrix of 8-byte words, uint8 [128], for boxes of `box` rows and bytes."""
+        cu = self.cu
+        sizes = [[cu.cuuint64_t(row_bytes // 8), cu.cuuint64_t(rows)], [cu.cuuint64_t(row_bytes)]]
+        steps = [[cu.cuuint32_t(box[1] // 8), cu.cuuint32_t(box[0])], [cu.cuuint32_t(1), cu.cuuint32_t(1)]]
+        plain = (
+            cu.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
+            cu.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_NONE,
+            cu.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_NONE,
+            cu.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+        words = cu.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_UINT64
+        found = self.call(cu.cuTensorMapEncodeTiled, words, 2, address, *sizes, *steps, *plain, doing="describing a matrix")
+        return np.array([int(word) for word in found.opaque], np.uint64).view(np.uint8)
+
     def attribute(self, which: Any) -> int:
         return int(self.call(self.cu.cuDeviceGetAttribute, which, self.handle))
 

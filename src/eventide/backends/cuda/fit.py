@@ -7,6 +7,7 @@ cuda.cuh. `compile_plan_source` tries divisions from the most ring to the most s
     one token at a time     30 slots of 6,208 bytes, 40 KiB of scratch
     tiles of 8 tokens       22 slots, 88 KiB: eight tokens' input stands beside their partial sums
     tiles of 64 tokens      8 slots of 12,800 bytes, 128 columns of 64 rows each; 100 KiB: four stages of x, sums of two blocks
+    tiles of 256 tokens     6 slots; 145 KiB: four stages of half as many columns
 
 The kernels of the schedule per_op are divided likewise, and need no limit in flight: nobody polls. (Halves of a
 multiprocessor, so that the next operator's blocks may wait beside this one's, were slower: docs/performance.md.)
@@ -21,7 +22,7 @@ from ...errors import DeviceError
 from ...ir.nodes import Plan
 from ...ops.registry import get_op
 from .codegen import Config, Source, generate, wide_tokens
-from .layout import PANEL, line_bytes, slab_bytes
+from .layout import PANEL, TAIL, TIGHT, line_bytes, slab_bytes
 from .nvrtc import Binary, compile_source
 
 __all__ = ["SHARED_LIMIT", "UnfitPlanError", "compile_plan_source", "divisions"]
@@ -41,12 +42,14 @@ class UnfitPlanError(DeviceError):
 def divisions(plan: Plan) -> list[Config]:
     """Configurations to try, in order."""
     tile, wide = max((int(g.attrs.get("tile_m", 1)) for g in plan.grids), default=1), wide_tokens(plan)
-    sizes = (40, 64, 88, 120, 152, 184) if tile == 1 else (88, 120, 152, 184) if not wide else (100, 132, 166)
+    sizes: tuple[int, ...] = (40, 64, 88, 120, 152, 184) if tile == 1 else (88, 120, 152, 184)
+    if wide:
+        sizes = (100, 132, 166) if wide <= 64 else (145, 166)
     streams = [plan.tensors[a.tensor] for g in plan.grids for a in g.accesses if get_op(g.op).operand(a.operand).streamed]
     weights = [t for t in streams if t.role == "weight"]
     slot = max((slab_bytes(t.layout) for t in weights), default=slab_bytes(PANEL))
-    if wide:  # a line of 8 panels
-        slot = max((8 * line_bytes(t.layout) for t in weights), default=8 * line_bytes(PANEL))
+    if wide:  # a line of 8 panels, and the tails of its slab
+        slot = 8 * max((line_bytes(t.layout) + TAIL * (t.layout == TIGHT) for t in weights), default=line_bytes(PANEL))
     per_op = int(plan.schedule is not None and plan.schedule.kind == "per_op")
     found = []
     for scratch in sizes:

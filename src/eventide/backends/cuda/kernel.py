@@ -35,7 +35,7 @@ from .codegen import Config
 from .driver import Device
 from .fit import compile_plan_source
 from .launch import HostBuffer, LaunchBlock, Packed, Packer
-from .layout import TILE_ROOM, Layout, lay_out, nbytes, packed_bytes, untile
+from .layout import TAIL, TILE_ROOM, Layout, lay_out, line_bytes, max_value_const, nbytes, packed_bytes, untile
 from .memory import CudaMemory, require_room
 from .per_op import OperatorGraph
 from .running import RunningLoop
@@ -163,12 +163,29 @@ class CudaKernel:
 
     def _upload_arguments(self) -> int:
         table = np.zeros((len(self.source.segments), self.source.stride), np.uint64)
+        self._maps = self._upload_maps()
         for row, arguments in zip(table, self.source.segments):
             row[: len(arguments)] = [self._argument(a.kind, a.value) for a in arguments]
         address = self.device.allocate(table.nbytes, "task arguments")
         self._own.append(address)
         self.device.upload(address, table)
         return address
+
+    def _upload_maps(self) -> dict[str, int]:
+        """Addresses of the tensor maps of weights that are streamed box by box: of 8 panels' lines, and of their tails."""
+        names = list(dict.fromkeys(str(a.value) for row in self.source.segments for a in row if a.kind == "maps"))
+        found = np.zeros((len(names), 2, 128), np.uint8)
+        for maps, name in zip(found, names):
+            t = self.plan.tensors[name]
+            panels = -(-max_value_const(t.shape[0]) // 8)
+            for one, size in zip(maps, (line_bytes(t.layout), TAIL)):
+                one[:] = self.device.tensor_map(self.addresses[name], panels, packed_bytes(t) // panels, (8, size))
+        if not names:
+            return {}
+        address = self.device.allocate(found.nbytes, "descriptions of weights")
+        self._own.append(address)
+        self.device.upload(address, found)
+        return {name: address + 256 * i for i, name in enumerate(names)}
 
     def _argument(self, kind: str, value: str | int) -> int:
         layout = self.source.layout
@@ -177,6 +194,8 @@ class CudaKernel:
         name = str(value)
         if kind == "event":
             return layout.event_base[name]
+        if kind == "maps":
+            return self._maps[name]
         for offsets in (layout.input_offsets, layout.table_offsets, layout.output_offsets):
             if name in offsets:
                 return offsets[name]

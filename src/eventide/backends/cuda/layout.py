@@ -71,8 +71,8 @@ def slab_bytes(layout: str, k: int = SLAB) -> int:
 
 
 def line_bytes(layout: str) -> int:
-    """Bytes of 8 rows x 128 columns, with what stands behind a slab: what wide products have of a panel at once."""
-    return BLOCK_BYTES + TAIL if layout == TIGHT else BLOCK * 16
+    """Bytes of 8 rows x 128 columns: what wide products have of a panel at once."""
+    return BLOCK_BYTES if layout == TIGHT else BLOCK * 16
 
 
 def packed_bytes(t: Tensor) -> int:

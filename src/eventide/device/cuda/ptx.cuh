@@ -74,6 +74,13 @@ __device__ __forceinline__ void bulk_copy(void* dst, const void* src, u32 bytes,
   bulk_copy(shared_address(dst), src, bytes, shared_address(bar));
 }
 
+// A box of a matrix from global to shared memory, likewise: its size and the matrix are what `map`, a CUtensorMap, says, x and y
+// where it begins, in elements and rows. Rows beyond the matrix are zeros, and count like the others. 128-byte aligned.
+__device__ __forceinline__ void bulk_copy_box(u32 dst, const void* map, int x, int y, u32 bar) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
+               ::"r"(dst), "l"(map), "r"(x), "r"(y), "r"(bar) : "memory");
+}
+
 // global memory into L2, when there is time: 16-byte aligned, a multiple of 16 bytes
 __device__ __forceinline__ void prefetch_bulk(const void* p, u32 bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes) : "memory");
@@ -200,9 +207,16 @@ __device__ __forceinline__ u64 matrix_descriptor(u32 address) {
 }
 
 // four 8x8 matrices of bf16 from shared memory, transposed; lane l gives the address of row l % 8 of matrix l / 8
-__device__ __forceinline__ void load_matrices_transposed(u32 (&r)[4], const void* row) {
+__device__ __forceinline__ void load_matrices_transposed(u32 (&r)[4], u32 row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(row) : "memory");
+}
+__device__ __forceinline__ void load_matrices_transposed(u32 (&r)[4], const void* row) { load_matrices_transposed(r, shared_address(row)); }
+// an 8x8 matrix of bf16 in a warp's registers, transposed
+__device__ __forceinline__ u32 transposed(u32 rows) {
+  u32 v;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(v) : "r"(rows));
+  return v;
 }
 // 16 bytes from global to shared memory by this thread, without passing registers
 __device__ __forceinline__ void copy_16(void* dst, const void* src) {

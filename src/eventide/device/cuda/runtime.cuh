@@ -24,7 +24,7 @@ struct bf16 { unsigned short bits; };  // of our own: NVRTC finds no toolkit hea
 constexpr int WARPS = 8;                 // consumer warps
 constexpr int CONSUMERS = WARPS * 32;    // consumer threads
 constexpr int THREADS = CONSUMERS + 128; // and the loader's warpgroup, of which LANES threads work
-constexpr int LANES = WIDE ? 8 : 2;      // threads of a warp that loads weights, of which there are
+constexpr int LANES = WIDE ? 1 : 2;      // threads of a warp that loads weights, of which there are
 constexpr int LOADERS = WIDE ? 2 : 1, OWN_SLOTS = SLOTS / LOADERS;  // and the slots of each
 constexpr int READERS = WIDE ? 4 : 1;    // warps that read a chunk of the ring
 constexpr bool BY_LINES = WIDE <= 64;    // how the warpgroups share wide products, see wide.cuh
@@ -69,11 +69,6 @@ struct Input {
   const u8* from;
   u32 pitch;
   int lines, passes;
-  // Lines of a slab come from its end, as the weights do.
-  static __device__ __forceinline__ int line(int i, int lines) {
-    const int slab = i & ~3, there = lines - slab < 4 ? lines - slab : 4;
-    return slab + there - 1 - (i & 3);
-  }
 };
 
 // What belongs to the block, in shared memory.
@@ -300,6 +295,17 @@ struct Worker {
       if (block->quit == 1) break;
     }
   }
+  // a wide product's chunk; `there`: it is known to have landed
+  __device__ __forceinline__ void await_chunk(u32 bar, u32 parity, bool there) const {
+#if EV_TRACE
+    const u64 start = clock64();
+#endif
+    if (!there) await(bar, parity);
+#if EV_TRACE
+    weights_at = clock64();
+    memory_wait += weights_at - start;
+#endif
+  }
   __device__ __forceinline__ void report_late() const {
     if (WIDE && tid == 0 && block->late) report(launch, block, STUCK_RING, segment, 0, 0, 1, step);
   }
@@ -404,19 +410,20 @@ struct Notifier {
   }
 };
 
-// The operands of a run of tasks of a wide product (wide.cuh): `blocks` blocks of 8 panels, of which the matrix has `panels`
-// in all, every `pitch` bytes; `lines` blocks of 128 columns, of `bytes` each, and `tail` more with the first `tails` lines that come
-// of a slab.
+// The operands of a run of tasks of a wide product (wide.cuh): blocks of 8 panels, of each of which `lines` lines, 128 columns. A
+// line is one box of the weight, taken as rows of 8-byte words, one a panel; so are the tails of a slab, if there are any.
 struct Blocks {
-  int blocks, panels, lines, together, tails;  // `together`: blocks that are passed at once
-  u32 pitch, bytes, tail;
+  const u8* maps;                // two CUtensorMaps: of boxes that are lines, and of boxes that are tails
+  int first, blocks, together;   // `together`: blocks that are passed at once
+  int line, lines, all;          // the first line, how many, and how many the weight has
+  u32 bytes, tail;               // of a panel's line, and its tail
 };
 
 // The loader: LANES threads of a warp that keep the ring full, each with every LANES-th chunk. One thread would be too slow:
 // asking whether a slot is free and issuing a copy takes it as long as the memory takes to deliver 6 KB. They go in step, so
 // the questions are asked once for all; their state is the same, but for `lane`. `pump` is one short loop for all classes.
-// A chunk of a wide product is eight panels' parts, a thread's copy each. What a thread asks of a barrier it hears 100 to 200
-// cycles later, so one warp would be too slow there.
+// A chunk of a wide product is a box of eight panels' parts, one instruction: a copy each takes the copy engine 110 cycles and
+// more, however short it is. What a thread asks of a barrier it hears 100 to 200 cycles later, so each warpgroup has a loader.
 struct Loader {
   const u8* from;  // the operands of a run of tasks: `bytes` bytes, which the operator has asked for by `stream`
   u32 bytes, chunk;
@@ -451,10 +458,7 @@ struct Loader {
     chunk = each;
   }
 
-  __device__ __forceinline__ void stream_blocks(const void* src, const Blocks& b) {
-    from = (const u8*)src;
-    wide = b;
-  }
+  __device__ __forceinline__ void stream_blocks(const Blocks& b) { wide = b; }
 
   // copies what was asked for
   __device__ __forceinline__ void pump() {
@@ -462,32 +466,28 @@ struct Loader {
     else pump_chunks();
   }
 
-  // Blocks are passed `together` at a time: 128 columns of each, then the next 128. Those of a slab come from its end, because
-  // what holds for all of it stands there.
+  // Blocks are passed `together` at a time: 128 columns of each, then the next 128. What holds for all of a slab comes with the
+  // first of its lines that a warpgroup has.
   __device__ __forceinline__ void pump_blocks() {
     for (int first = 0; first < wide.blocks; first += wide.together) {
       const int end = ev_min(first + wide.together, wide.blocks);
       for (int line = BY_LINES ? own : 0; line < wide.lines; line += BY_LINES ? LOADERS : 1) {
-        const u32 size = wide.bytes + (line % 4 < wide.tails ? wide.tail : 0), offset = Input::line(line, wide.lines) * wide.bytes + line / 4 * wide.tail;
         for (int b = first + (BY_LINES ? 0 : own); b < end; b += BY_LINES ? 1 : LOADERS) {
-          bring(b, line, offset, size);
+          bring(wide.first + b, wide.line + line, wide.tail > 0 && line % 4 < (BY_LINES ? LOADERS : 1));
           if (quit) return;
           if (++slot == OWN_SLOTS) { slot = 0; lap ^= 1; }
         }
       }
     }
   }
-  __device__ __forceinline__ void bring(int b, int line, u32 offset, u32 size) {
-    const u32 full = bars + slot * 8, to = ring + slot * SLOT + lane * (wide.bytes + wide.tail);
-    const int panels = ev_min(8, wide.panels - b * 8);
-    const u8* const src = from + (i64)(b * 8 + lane) * wide.pitch + offset;
-    const bool mine = (int)lane < panels, apart = line % 4 == 1 && wide.tails > 1;  // its tail doesn't stand behind it
+  __device__ __forceinline__ void bring(int block, int line, bool tails) {
+    const u32 full = bars + slot * 8, to = ring + slot * SLOT;
+    const int slab = line / 4, before = slab * wide.tail;  // bytes of tails
     while (!quit && !mbar_try_wait(full + SLOTS * 8, lap ^ 1)) quit = load_shared(flag) != 0;
-    if (__any_sync(LANES_MASK, quit)) { quit = true; return; }
-    if (lane == 0) mbar_expect(full, panels * size);
-    __syncwarp(LANES_MASK);
-    if (mine) bulk_copy(to, src, apart ? wide.bytes : size, full);
-    if (mine && apart) bulk_copy(to + wide.bytes, src + 2 * wide.bytes, wide.tail, full);
+    if (quit) return;
+    mbar_expect(full, 8 * (wide.bytes + (tails ? wide.tail : 0)));
+    bulk_copy_box(to, wide.maps, (line * wide.bytes + before) / 8, block * 8, full);
+    if (tails) bulk_copy_box(to + 8 * wide.bytes, wide.maps + 128, (ev_min(slab * 4 + 4, wide.all) * wide.bytes + before) / 8, block * 8, full);
   }
 
   // chunks of `chunk` bytes, the last one shorter
@@ -537,7 +537,8 @@ __device__ __forceinline__ void ask_for_input(Block* block, const Input& input) 
 }
 __device__ __forceinline__ void no_more_input(Block* block) { ask_for_input(block, {nullptr, 0, 0, 0}); }
 
-// Two lanes that bring the inputs of wide products, each with one tile of every line, when a run has asked for them.
+// Two lanes that bring the inputs of wide products when a run has asked for them: each one tile of every line or, where a line is
+// one piece of memory, every second line.
 __device__ __forceinline__ void input_main(Block* block, u8* scratch) {
   constexpr u32 TILE_BYTES = WIDE * 128;
   const u32 lane = threadIdx.x % 32;
@@ -550,13 +551,17 @@ __device__ __forceinline__ void input_main(Block* block, u8* scratch) {
     const Input in = block->input;
     if (in.passes == 0) break;
     fence_async_proxy();
+    const bool whole = STAGES_A_LINE == 1 && STAGES % 2 == 0 && in.pitch == TILE_BYTES && in.lines > 1;  // each lane has some
+    const u32 bytes = whole ? 2 * TILE_BYTES : TILE_BYTES;
     for (int p = 0; p < in.passes; ++p) {
       for (int line = 0; line < in.lines; ++line, asked += STAGES_A_LINE) {
+        if (whole && asked % 2 != lane) continue;
         const u32 i = asked + (STAGES_A_LINE - 1) * lane, at = i % STAGES;
         if (i >= STAGES && !await(&block->x_empty[at], (i / STAGES - 1) & 1)) break;
-        u8* const to = scratch + at * STAGE_BYTES + (STAGES_A_LINE == 1 ? lane * TILE_BYTES : 0);
-        mbar_expect(&block->x_full[at], TILE_BYTES);
-        bulk_copy(to, in.from + (i64)(Input::line(line, in.lines) * 2 + lane) * in.pitch, TILE_BYTES, &block->x_full[at]);
+        u8* const to = scratch + at * STAGE_BYTES + (STAGES_A_LINE == 1 && !whole ? lane * TILE_BYTES : 0);
+        if (whole) mbar_arrive(&block->x_full[at]);  // in place of the other lane
+        mbar_expect(&block->x_full[at], bytes);
+        bulk_copy(to, in.from + (i64)(line * 2 + (whole ? 0 : lane)) * in.pitch, bytes, &block->x_full[at]);
       }
     }
   }

@@ -6,8 +6,8 @@
 // fragments of the chunk's panels 2i and 2i + 1, in registers, and the B matrix is a stage of x in shared memory (tiles.cuh).
 // While one warpgroup makes fragments, the other one's products go on. They share the work by lines where tokens are few, each
 // having every second line of all blocks (BY_LINES), for that is even; and by blocks where tokens are many, so that both read the
-// same stages. The sums stay in registers till the end, in an order of k that depends on k alone: slab by slab, in a slab
-// from its last line to its first; by lines, the second warpgroup's after the first one's.
+// same stages. The sums stay in registers till the end, in an order of k that depends on k alone: ascending; by lines, the second
+// warpgroup's after the first one's.
 //
 //     64 tokens, k = 4096, a run of 3 blocks: 32 lines of 128 columns. Of each line three chunks come, one a block, and a stage
 //     of x, 16 KB. Warpgroup 0 has lines 0, 2, 4, ... Stage 5 comes when it has done with stage 1, which stood in the same place.
@@ -25,10 +25,11 @@ template <class A, int K>
 struct wide_product {
   static constexpr int LAYOUT = A::w_t::layout;
   static constexpr bool TIGHT = LAYOUT == TIGHT8, GATED = A::activation == 1;
-  static constexpr int TOKENS = A::tile_m, N = A::y_t::dim1, PANELS = (A::w_t::dim0 + 7) / 8;
+  static constexpr int TOKENS = A::tile_m, N = A::y_t::dim1;
   static constexpr int LINES = K / BLOCK, LINE_BYTES = TIGHT ? TIGHT_BLOCK_BYTES : BLOCK * 16, TAIL = TIGHT ? TIGHT_TAIL : 0;
-  static constexpr int ROOM = LINE_BYTES + TAIL;                 // bytes of a panel's part of a slot
   static constexpr int TOGETHER = BY_LINES ? 3 : 2;              // blocks that are passed at once
+  static constexpr bool BY_WARPS = TOKENS <= 16;                 // each warp multiplies by itself
+  static constexpr int BUFFERS = TOKENS <= 32 ? 2 : 1;           // chunks whose fragments have registers
   static_assert(TOKENS % 16 == 0 && TOKENS <= 256, "a wide linear task holds 16 to 256 tokens");
   static_assert(A::x_t::layout == TILED, "the input of a wide linear must be made by an operator that can tile it");
   static_assert(!A::x_t::polled, "a wide linear's input can't announce itself");
@@ -40,11 +41,11 @@ struct wide_product {
   // else a warpgroup would wait for a stage whose place the other one has, and take the stage two laps before for it
   static_assert(TOKENS < 0 || !BY_LINES || STAGES % 2 == 0, "the stages that warpgroups have by turns must be even in number");
   static_assert(TOKENS == WIDE, "all wide products of a kernel have the same tokens a task");
-  static_assert(8 * ROOM <= SLOT, "a block of a wide linear must fit in a slot of the ring");
+  static_assert(8 * (LINE_BYTES + TAIL) <= SLOT, "a block of a wide linear must fit in a slot of the ring");
 
-  static __device__ __forceinline__ void stream(const A& a, Loader& l, int n, int count) {
-    constexpr int PANEL = panel_bytes(pad_k(A::w_t::dim1), LAYOUT);
-    l.stream_blocks((const u8*)a.w.data + (i64)n * 8 * PANEL, {count, PANELS - n * 8, LINES, TOGETHER, TIGHT ? BY_LINES ? 2 : 1 : 0, PANEL, LINE_BYTES, TAIL});
+  // `line`: of the weight, where this product's k begins
+  static __device__ __forceinline__ void stream(const A& a, Loader& l, int n, int count, int line = 0) {
+    l.stream_blocks({a.w.maps, n, count, TOGETHER, line, LINES, pad_k(A::w_t::dim1) / BLOCK, LINE_BYTES, TAIL});
   }
 
   // A place in a ring of barriers with their data, as it goes around.
@@ -64,37 +65,37 @@ struct wide_product {
   struct Slab { u32 add[2], listed; };
   typedef u32 Fragments[8][4];  // of a line: eight products of 16 columns
 
-  static __device__ __forceinline__ void read_slab(const Worker& w, u32 panels, Slab& s) {
-    const u32 tail = panels + LINE_BYTES, in = w.lane & 15;
-    s.listed = in < TIGHT_LISTED ? load_shared(tail + (w.lane >> 4) * ROOM + 8 + in * 4) : 0;
+  static __device__ __forceinline__ void read_slab(const Worker& w, u32 tails, Slab& s) {
+    const u32 in = w.lane & 15;
+    s.listed = in < TIGHT_LISTED ? load_shared(tails + (w.lane >> 4) * TAIL + 8 + in * 4) : 0;
     #pragma unroll
     for (int p = 0; p < 2; ++p) {
-      const u32 top = load_shared(tail + p * ROOM + (w.lane >> 4) * 4) >> (w.lane >> 2 & 3) * 8 & 255;
+      const u32 top = load_shared(tails + p * TAIL + (w.lane >> 4) * 4) >> (w.lane >> 2 & 3) * 8 & 255;
       s.add[p] = top ? ((top - 15) << 7) * 0x10001u : 0;
     }
   }
 
-  // Listed weights of the slab's line `line` take their places.
+  // Of the slab's line `line`, listed weights of tiles FIRST to FIRST + COUNT - 1 take their places.
+  template <int FIRST, int COUNT>
   static __device__ __forceinline__ void place_listed(const Worker& w, const Slab& s, int line, Fragments& f) {
     const Listed mine = {s.listed};
-    u32 there = __ballot_sync(~0u, mine && mine.k() / BLOCK == line);
+    u32 there = __ballot_sync(~0u, mine && mine.k() / BLOCK == line && (COUNT == 4 || mine.k() / 32 % 4 / COUNT == FIRST / COUNT));
     #pragma unroll 1
     for (; there; there &= there - 1) {
       const int from = __ffs(there) - 1;
       const Listed l = {__shfl_sync(~0u, s.listed, from)};
-      const int k = l.k() % BLOCK;
+      const int k = l.k(), at = (k >> 4 & 6) * 4 + (k >> 1 & 3) / 2 * 4 + (k >> 1 & 1) * 2 + (from >> 4);
       const bool here = w.lane == l.row() * 4 + (k >> 3 & 3);
-      const int at = here ? ((k >> 5) * 2 + (k >> 2 & 1)) * 4 + (k >> 1 & 1) * 2 + (from >> 4) : -1;
-      const u32 keep = k & 1 ? 0xffffu : 0xffff0000u, put = k & 1 ? l.word & 0xffff0000u : l.word >> 16;
+      const u32 keep = !here ? ~0u : k & 1 ? 0xffffu : 0xffff0000u, put = !here ? 0 : k & 1 ? l.word & 0xffff0000u : l.word >> 16;
       #pragma unroll
-      for (int i = 0; i < 32; ++i) {
+      for (int i = 8 * FIRST; i < 8 * (FIRST + COUNT); ++i) {
         u32& two = f[i / 4][i % 4];
         if (i == at) two = (two & keep) | put;
       }
     }
   }
 
-  // tile t of a line: the lane's 8 weights of panel p
+  // tile t of a line, 32 columns: the lane's 8 weights of panel p
   static __device__ __forceinline__ void set(Fragments& f, int t, int p, const uint4& v) {
     f[2 * t][p] = v.x;
     f[2 * t][2 + p] = v.y;
@@ -102,41 +103,57 @@ struct wide_product {
     f[2 * t + 1][2 + p] = v.w;
   }
 
-  // the fragments of a chunk, at `panels` in shared memory; `line`: of the pass; `begins`: this warpgroup's first one of a slab
-  static __device__ __forceinline__ void make(const Worker& w, u32 panels, int line, bool begins, Slab& s, Fragments& f) {
-    if constexpr (TIGHT) {
-      if (begins) read_slab(w, panels, s);
-      const u32 keep = opaque(KEEP), at = panels + w.lane * 16;
-      uint4 raw[2][3];
-      #pragma unroll
-      for (int i = 0; i < 6; ++i) raw[i / 3][i % 3] = load_shared_16(at + i / 3 * ROOM + i % 3 * 512);
+  // A warp's part of a chunk: two panels' lines as they stand in memory. `load`: from shared memory, `make`: a tile's fragments.
+  struct Raw {
+    uint4 at[2][TIGHT ? 3 : 4];
+    __device__ __forceinline__ void load(const Worker& w, u32 panels) {
       #pragma unroll
       for (int p = 0; p < 2; ++p) {
-        const u32* const words = &raw[p][0].x;
         #pragma unroll
-        for (int t = 0; t < 4; ++t) {
-          uint4 v = loosen(words[3 * t], words[3 * t + 1], words[3 * t + 2], 0, keep);
-          v.x += s.add[p]; v.y += s.add[p]; v.z += s.add[p]; v.w += s.add[p];
-          set(f, t, p, v);
+        for (int i = 0; i < (TIGHT ? 3 : 4); ++i) {
+          const u32 place = TIGHT ? w.lane * 16 : (w.lane >> 2) * 64 + ((w.lane ^ (w.lane >> 3)) & 3) * 16;
+          at[p][i] = load_shared_16(panels + p * LINE_BYTES + i * 512 + place);
         }
       }
-      place_listed(w, s, Input::line(line, LINES) % (SLAB / BLOCK), f);
-    } else {
-      const u32 at = panels + (w.lane >> 2) * 64 + ((w.lane ^ (w.lane >> 3)) & 3) * 16;
-      #pragma unroll
-      for (int t = 0; t < 4; ++t)
-        #pragma unroll
-        for (int p = 0; p < 2; ++p) set(f, t, p, load_shared_16(at + p * ROOM + t * 512));
     }
-  }
+    __device__ __forceinline__ void make(int t, const Slab& s, Fragments& f) const {
+      const u32 keep = opaque(KEEP);
+      #pragma unroll
+      for (int p = 0; p < 2; ++p) {
+        if constexpr (TIGHT) {
+          const u32* const three = &at[p][0].x + 3 * t;
+          uint4 v = loosen(three[0], three[1], three[2], 0, keep);
+          v.x += s.add[p]; v.y += s.add[p]; v.z += s.add[p]; v.w += s.add[p];
+          set(f, t, p, v);
+        } else {
+          set(f, t, p, at[p][t]);
+        }
+      }
+    }
+  };
 
   // ---- the product
 
+  // The B fragments of a line for `mma.sync`, 16 tokens at a time
+  typedef u32 Columns[8][TOKENS / 16][4];
+  static __device__ __forceinline__ void read_columns(const Worker& w, u32 stage, Columns& b) {
+    const int row = w.lane / 16 * 8 + w.lane % 8;
+    #pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      #pragma unroll
+      for (int n = 0; n < TOKENS / 16; ++n)
+        load_matrices(b[i][n], stage + i / 4 * (TOKENS * 128) + (n * 16 + row) * 128 + (((i % 4 * 2 + w.lane / 8 % 2) ^ (row & 7)) << 4));
+    }
+  }
+
   // One pass over k of `all` blocks from block n on, of which this warpgroup has MINE. `base`: the pass's first stage.
+  // Up to 16 tokens every warp multiplies by itself, with mma.sync: then none waits for the three others, which takes longer than
+  // the products. Beyond, one chunk's products are under way while the next one's fragments are made, or half a chunk's where
+  // registers are few; but none at the end of a line: the assembler would hold products that go on across a loop's end in order.
   template <int MINE>
   static __device__ __forceinline__ void pass(const A& a, const Worker& w, int base, int first, int tokens, int n, int all) {
-    const int group = w.warp / 4;
-    const u32 ring = opaque(shared_address(w.ring)) + group * OWN_SLOTS * SLOT + w.warp % 4 * 2 * ROOM;
+    const int group = w.warp / 4, panel = w.warp % 4 * 2;
+    const u32 ring = opaque(shared_address(w.ring)) + group * OWN_SLOTS * SLOT;
     const u32 full = opaque(shared_address(w.block->full)) + group * OWN_SLOTS * 8;
     const u32 x = opaque(shared_address(w.scratch)), x_full = opaque(shared_address(w.block->x_full));
     float c[MINE][TOKENS / 2];
@@ -144,43 +161,52 @@ struct wide_product {
     for (int r = 0; r < MINE; ++r)
       #pragma unroll
       for (int i = 0; i < TOKENS / 2; ++i) c[r][i] = 0.f;
-    Slab slab[MINE];
+    Slab slab[MINE] = {};  // or the compiler would keep their registers through all of the kernel
     Place<OWN_SLOTS> chunk(w.chunk);
     Place<STAGES> stage(base + (BY_LINES ? group : 0));
     bool there = mbar_test_wait(full + chunk.at * 8, chunk.turn);  // asked for early: the answer takes a while
     #pragma unroll 1
     for (int line = BY_LINES ? group : 0; line < LINES; line += BY_LINES ? 2 : 1) {
       const bool x_there = mbar_test_wait(x_full + stage.at * 8, stage.turn);
+      Fragments f[BUFFERS];
+      Columns b;
       #pragma unroll
       for (int r = 0; r < MINE; ++r) {
-        if (!there) w.await(full + chunk.at * 8, chunk.turn);
-        Fragments f;
-        make(w, ring + chunk.at * SLOT, line, BY_LINES ? line / 2 % 2 == 0 : line % 4 == 0, slab[r], f);
+        const u32 at = ring + chunk.at * SLOT;
+        w.await_chunk(full + chunk.at * 8, chunk.turn, there);
+        Raw raw;
+        raw.load(w, at + panel * LINE_BYTES);
+        if (TIGHT && line % 4 < (BY_LINES ? 2 : 1)) read_slab(w, at + 8 * LINE_BYTES + panel * TAIL, slab[r]);
         __syncwarp();
         if (w.lane == 0) mbar_arrive(full + (SLOTS + chunk.at) * 8);
         chunk.advance(1);
-        if (r == 0) {
-          if (!x_there) w.await(x_full + stage.at * 8, stage.turn);
-          if constexpr (STAGES_A_LINE == 2) {
-            Place<STAGES> second = stage;
-            second.advance(1);
-            w.await(x_full + second.at * 8, second.turn);
+        there = mbar_test_wait(full + chunk.at * 8, chunk.turn);
+        if constexpr (BY_WARPS) {
+          if (r == 0) {
+            if (!x_there) w.await(x_full + stage.at * 8, stage.turn);
+            read_columns(w, x + stage.at * STAGE_BYTES, b);
+          }
+          #pragma unroll
+          for (int t = 0; t < 4; ++t) raw.make(t, slab[r], f[0]);
+          if constexpr (TIGHT) place_listed<0, 4>(w, slab[r], line % 4, f[0]);
+          #pragma unroll
+          for (int i = 0; i < 8; ++i) {
+            #pragma unroll
+            for (int j = 0; j < TOKENS / 8; ++j)
+              mma_16816((float(&)[4])c[r][4 * j], f[0][i][0], f[0][i][1], f[0][i][2], f[0][i][3], b[i][j / 2][j % 2 * 2], b[i][j / 2][j % 2 * 2 + 1]);
+          }
+        } else {
+          if (r >= BUFFERS) wgmma_wait<1>();  // who read these fragments' registers has ended
+          products<0, BUFFERS * 2>(w, c[r], raw, slab[r], line, x, x_full, stage, r == 0 && !x_there, f[r % BUFFERS]);
+          if constexpr (BUFFERS == 1) {
+            if (r > 0) wgmma_wait<1>();
+            Place<STAGES> s = stage;
+            s.advance(STAGES_A_LINE - 1);
+            products<2, 2>(w, c[r], raw, slab[r], line, x, x_full, s, STAGES_A_LINE == 2, f[0]);
           }
         }
-        __syncwarp();
-        wgmma_fence();
-        #pragma unroll
-        for (int i = 0; i < 8; ++i) {
-          // two tiles of 64 columns, and in each of them steps of 16
-          Place<STAGES> s = stage;
-          s.advance(i * STAGES_A_LINE / 8);
-          const u32 tile = x + s.at * STAGE_BYTES + (STAGES_A_LINE == 1 ? i / 4 * (TOKENS * 128) : 0);
-          wgmma_product(c[r], f[i], matrix_descriptor(tile) + i % 4 * 2);
-        }
-        wgmma_commit();
-        there = mbar_test_wait(full + chunk.at * 8, chunk.turn);
-        wgmma_wait<0>();
       }
+      if (!BY_WARPS) wgmma_wait<0>();
       __syncwarp();
       if (w.lane < STAGES_A_LINE) {  // this warp has done with the line of x
         Place<STAGES> s = stage;
@@ -191,6 +217,22 @@ struct wide_product {
     }
     #pragma unroll
     for (int r = 0; r < MINE; ++r) finish(a, w, c[r], first, tokens, n + (BY_LINES ? r : group));
+  }
+
+  // Products with tiles FIRST to FIRST + COUNT - 1 of a chunk, under way when it returns.
+  template <int FIRST, int COUNT>
+  static __device__ __forceinline__ void products(const Worker& w, float (&c)[TOKENS / 2], const Raw& raw, const Slab& slab, int line, u32 x, u32 x_full, const Place<STAGES>& stage, bool awaits, Fragments& f) {
+    #pragma unroll
+    for (int t = FIRST; t < FIRST + COUNT; ++t) raw.make(t, slab, f);
+    if constexpr (TIGHT) place_listed<FIRST, COUNT>(w, slab, line % 4, f);
+    if (awaits) w.await(x_full + stage.at * 8, stage.turn);
+    const u32 tiles = x + stage.at * STAGE_BYTES;
+    __syncwarp();
+    wgmma_fence();
+    #pragma unroll
+    for (int i = 2 * FIRST; i < 2 * (FIRST + COUNT); ++i)
+      wgmma_product(c, f[i], matrix_descriptor(tiles + (STAGES_A_LINE == 1 ? i / 4 * (TOKENS * 128) : 0)) + i % 4 * 2);
+    wgmma_commit();
   }
 
   // tokens of tile `m`, blocks n .. n + count - 1
@@ -216,7 +258,7 @@ struct wide_product {
 
   // ---- the results
 
-  static constexpr int AT_ONCE = TOKENS < 64 ? TOKENS : 64, ROW = 68;  // tokens that change places at once; floats of one
+  static constexpr int AT_ONCE = TOKENS <= 64 ? TOKENS : 32, ROW = 68;  // tokens that change places at once; floats of one
   static constexpr int TEAM = BY_LINES ? CONSUMERS : 128;               // threads that store a block
 
   // The sums of a block: lane (g, q) of warp i has rows 16i + g and 16i + g + 8, of tokens 8j + 2q and 8j + 2q + 1. They change
@@ -230,7 +272,7 @@ struct wide_product {
       named_barrier(barrier, TEAM);  // what stood here has been read
       #pragma unroll
       for (int j = 0; j < AT_ONCE / 8; ++j) {
-        if (t0 + j * 8 >= TOKENS) break;  // the last ones, where TOKENS is no multiple of 64
+        if (t0 + j * 8 >= TOKENS) break;  // the last ones, where TOKENS is no multiple of them
         #pragma unroll
         for (int e = 0; e < 4; ++e) mine[(j * 8 + q * 2 + (e & 1)) * ROW + w.warp % 4 * 16 + g + (e >> 1) * 8] = c[t0 / 2 + 4 * j + e];
       }

@@ -1,17 +1,24 @@
 // attention on a GPU, in three variants. (One file, though long: the generated source takes one of each operator.)
 //
 // `attention_matrix_op`, on tensor cores, for head sizes of whole 32 and at most 16 query heads a KV head: a task's queries
-// are rows of A, TOGETHER tokens times the group's heads, 16 rows at most. A run of tasks is consecutive KV heads, which share
+// are columns of B, TOGETHER tokens times the group's heads, 8 or 16 at most. A run of tasks is consecutive KV heads, which share
 // the warps: 8, 4, 2 or 1 for each. Every warp walks positions of its own, 16 at a time, with a maximum, sum and weighted values
-// of its own (online softmax, Milakov and Gimelshein, 2018): so no barrier stands inside the walk. Keys go from memory to
-// registers in the order of mma's B fragments (lane (g, q) holds dimensions 8q + 32i .. + 7 of positions g and g + 8, and of
-// queries g and g + 8: a permutation of the dimensions that the product doesn't see), values to shared memory,
-// which ldmatrix transposes; those of the next 16 positions are under way meanwhile.
-// The scores' accumulators are the A fragments of the second product. At the end the warps' sums are joined in their order.
+// of its own (online softmax, Milakov and Gimelshein, 2018): so no barrier stands inside the walk. Keys and values come into a
+// ring of the warp's own, of DEPTH items: a block's keys, its values, the next block's keys, ... An item's place is free for the
+// one DEPTH later as soon as it has been multiplied, so that nearly all of the ring is under way all the time. Both products
+// are transposed: rows of A are positions in the first, dimensions in the second (ldmatrix transposes values), so that eight
+// queries fill a product; the probabilities change lanes in between (movmatrix). At the end the warps' sums are joined in their
+// order.
+//
+// What earlier steps have written is there before the task's events are: the ring is filled with it while the task waits, and
+// the next items are brought to the L2 cache. Positions below all that the step has of the sequence are such, for the page that
+// a token goes to stands in the block table once (an invariant of it: `single`).
 //
 //     4 query heads a KV head, a tile of 4 tokens at positions 100 .. 103: row 4t + h is head h of token t, and sees
 //     positions 0 .. 100 + t; one head: warp 2 takes positions 32 .. 47, then nothing, as 160 is beyond 103; a run of three
-//     heads: warps 2 and 3 have the second one, warp 2 positions 0 .. 15, 32 .. 47, 64 .. 79, 96 .. 111
+//     heads: warps 2 and 3 have the second one, warp 2 positions 0 .. 15, 32 .. 47, 64 .. 79, 96 .. 111; with a ring of 3 it holds
+//     keys of 0, values of 0 and keys of 32, before the events already; then values of 32 in place of keys of 0, keys of 64 in
+//     place of values of 0, ...
 //
 // `attention_wide_op`, where a tile may have more than those 16 rows, for head sizes of 64 and 128: prompts. A walk has 128 rows,
 // 16 of each warp, which holds them as A fragments with sums of its own, and all warps take the same 64 positions at a time, so
@@ -39,208 +46,270 @@ template <class A>
 struct attention_matrix_op {
   static constexpr bool RUNS = true;
   static constexpr int D = A::head_dim, GROUP = A::num_heads / A::num_kv_heads, PAGE = A::page_size;
-  static constexpr int TOGETHER = 16 / GROUP, NC = D / 32;
-  static constexpr int ROW = D * 2 + 16;                  // bytes of a staged value: 16 apart modulo 128
-  static constexpr int STAGE = 16 * ROW, OWN = 2 * STAGE; // bytes of a warp: two stages of 16 values
-  static constexpr int SUM_ROW = D + 8;                   // floats of a row of a warp's sums
-  static constexpr int SUMS = 16 * SUM_ROW * 4;           // bytes of a warp's sums, in place of its values
-  static constexpr int PER_WARP = OWN > SUMS ? OWN : SUMS, STATS = WARPS * PER_WARP;
+  static constexpr int ROWS = D > 128 && GROUP <= 8 ? 8 : 16, TOGETHER = ROWS / GROUP;  // of one walk
+  static constexpr int PIECES = D / 8, ITEM = 16 * D * 2;  // pieces of 16 bytes of a position; bytes of an item, keys or values of 16
+  static constexpr int SUM_ROW = D + 4;                    // floats of a row of a warp's sums
+  static constexpr int SUMS = ROWS * SUM_ROW * 4;          // bytes of a warp's sums, in place of its ring
+  static constexpr int FIT = (SCRATCH / WARPS - 16 * 8) / ITEM, DEPTH = FIT < 2 ? 2 : FIT > 4 ? 4 : FIT;  // items of a ring
+  static constexpr int OWN = DEPTH * ITEM, PER_WARP = OWN > SUMS ? OWN : SUMS, STATS = WARPS * PER_WARP;
+  static constexpr int AHEAD = 3;                          // items after the ring's that are brought to the L2 cache
+  static constexpr bool WHOLE = PAGE % 16 == 0;            // a block is in one page
+  static constexpr float LEAST = -0x1p100f;                // a power of two: exact, whatever it is multiplied with
   static_assert(STATS + WARPS * 16 * 8 <= SCRATCH, "attention's values must fit in the scratch memory");
 
-  struct Keys { uint4 at[2][NC]; };
-
-  // slots of this lane's two positions, base + g and base + g + 8; beyond the end: -1
-  static __device__ __forceinline__ void find(const int* pages, int base, int g, int length, int (&slot)[2]) {
-    #pragma unroll
-    for (int n = 0; n < 2; ++n) {
-      const int p = base + n * 8 + g;
-      slot[n] = p < length ? pages[p / PAGE] * PAGE + p % PAGE : -1;
-    }
-  }
-
-  static __device__ __forceinline__ void fetch(const A& a, i64 head, const int (&slot)[2], int g, int q, Keys& k, u8* stage) {
-    #pragma unroll
-    for (int n = 0; n < 2; ++n) {
-      const i64 at = (head + slot[n]) * D + q * 8;
-      u8* const to = stage + (n * 8 + g) * ROW + q * 16;
-      #pragma unroll
-      for (int i = 0; i < NC; ++i) {
-        k.at[n][i] = slot[n] >= 0 ? *(const uint4*)(a.k_cache.data + at + i * 32) : make_uint4(0, 0, 0, 0);
-        if (slot[n] >= 0) copy_16(to + i * 64, a.v_cache.data + at + i * 32);
-        else *(uint4*)(to + i * 64) = make_uint4(0, 0, 0, 0);
-      }
-    }
-    commit_copies();
-  }
-
-  // of the tile's tokens that are done together, for this warp: its first two times two positions' slots
-  int first, length, base, stride, slot[2][2];
+  // of the tile's tokens that are done together, for this warp
+  int first, length, base, slot[DEPTH / 2 + 2];  // slots where its first blocks begin
+  int shift;                                     // 1 << shift warps share a head
+  int issued;                                    // items that `prefetch` has had copied
   const int* pages;
 
-  // where a warp begins, and how far its steps go, when `count` heads share the warps
-  static __device__ __forceinline__ int warps_a_head(int count) { return count == 1 ? 8 : count == 2 ? 4 : count <= 4 ? 2 : 1; }
+  // asked for anew in each function: else the compiler keeps what follows from it in registers from task to task
+  static __device__ __forceinline__ u32 lane() { return (u32)thread_index() % 32; }
+  static __device__ __forceinline__ u32 warp() { return (u32)thread_index() / 32; }
+  __device__ __forceinline__ int stride() const { return 16 << shift; }
+  __device__ __forceinline__ int head() const { return warp() >> shift; }  // of the run
+  __device__ __forceinline__ int find(u32 p) const { return WHOLE && p < (u32)length ? pages[p / PAGE] * PAGE + p % PAGE : 0; }
 
-  __device__ __forceinline__ void place(const A& a, const Worker& w, int t, int tokens, int count) {
-    const int warps = warps_a_head(count), g = w.lane >> 2;
+  __device__ __forceinline__ void place(const A& a, int t, int tokens, int count) {
+    shift = count == 1 ? 3 : count == 2 ? 2 : count <= 4 ? 1 : 0;
     first = a.pos.data[t];
     length = first + tokens;
-    stride = 16 * warps;
-    base = w.warp % warps * 16;
-    find(pages, base, g, length, slot[0]);
-    find(pages, base + stride, g, length, slot[1]);
+    base = (warp() & ((1 << shift) - 1)) * 16;
+    issued = 0;
+    #pragma unroll
+    for (int i = 0; i < DEPTH / 2 + 2; ++i) slot[i] = find(base + i * stride());
   }
 
-  __device__ __forceinline__ void begin(const A& a, const Worker& w, int i, int count) {
+  __device__ __forceinline__ void begin(const A& a, int i, int count) {
     pages = a.block_table.data + (i64)a.tile_seq.data[i] * A::block_table_t::dim1;
     const int t = a.tile_indptr.data[i];
-    place(a, w, t, ev_min(TOGETHER, a.tile_indptr.data[i + 1] - t), ev_min(count, WARPS));
+    place(a, t, ev_min(TOGETHER, a.tile_indptr.data[i + 1] - t), ev_min(count, WARPS));
   }
 
-  __device__ __forceinline__ void prefetch(const A& a, Worker& w, int i, int h, int count) {
-    begin(a, w, i, count);
-    // the past comes to the L2 cache while the task waits; what of it isn't written yet is read again anyway
-    const i64 head = (i64)(h + w.warp * 16 / stride) * A::k_cache_t::dim1;
-    const int q = w.lane & 3;
-    if (h + w.warp * 16 / stride < A::num_kv_heads) {
-      #pragma unroll
-      for (int step = 0; step < 2; ++step) {
-        #pragma unroll
-        for (int n = 0; n < 2; ++n) {
-          if (slot[step][n] < 0) continue;
-          const bf16* const row = (q < 2 ? (const bf16*)a.k_cache.data : (const bf16*)a.v_cache.data) + (head + slot[step][n]) * D;
-          for (int d = (q & 1) * 64; d < D; d += 128) prefetch_line(row + d);
-        }
-      }
+  // where piece `piece` of position `row` of an item stands: so that 8 pieces that are written or read at once are in
+  // different banks
+  static __device__ __forceinline__ u32 place_of(u32 row, u32 piece) {
+    const u32 turn = (row >> 1 & 3) | (D % 64 == 0 ? (row & 1) << 2 : 0);
+    return row * (D * 2) + (piece >> 3 << 7) + (((piece & 7) ^ turn) << 4);
+  }
+
+  // the first of the step's positions of the tile's sequence: those below were written in earlier steps
+  static __device__ __forceinline__ int first_of_step(const A& a, int i) {
+    const int seq = a.tile_seq.data[i];
+    int found = a.pos.data[a.tile_indptr.data[i]];
+    #pragma unroll 1
+    for (int j = lane(); j < a.tile_seq.dim0; j += 32)
+      if (a.tile_seq.data[j] == seq) found = ev_min(found, a.pos.data[a.tile_indptr.data[j]]);
+    return __reduce_min_sync(~0u, found);
+  }
+
+  // this warp's copy of an item, of positions from p on, the first of which stands in `at`; beyond the end: zeros, for what stands
+  // in the cache may be no number, of which 0 times is none either
+  __device__ __forceinline__ void copy(const bf16* cache, int at, int p, u32 to, u32 l) const {
+    const bf16* const mine = cache + (i64)at * D + l * 8;
+    #pragma unroll
+    for (u32 k = 0; k < D / 16; ++k) {
+      constexpr bool EVEN = 32 % PIECES == 0;
+      const u32 row = EVEN ? k * (32 / PIECES) + l / PIECES : (k * 32 + l) / PIECES, piece = EVEN ? l % PIECES : (k * 32 + l) % PIECES;
+      const bool live = (int)row < length - p;
+      const bf16* from = mine + k * 256;
+      if constexpr (!WHOLE) from = cache + (live ? (i64)pages[(p + row) / PAGE] * PAGE + (p + row) % PAGE : 0) * D + piece * 8;
+      copy_16_if(to + place_of(row, piece), from, live);
     }
+  }
+
+  static __device__ __forceinline__ const bf16* cache_of(const A& a, int item, i64 from) { return (item & 1 ? a.v_cache.data : a.k_cache.data) + from; }
+  static __device__ __forceinline__ u32 ring(const Worker& w) { return shared_address(w.scratch) + warp() * PER_WARP; }
+
+  __device__ __forceinline__ void prefetch(const A& a, Worker& w, int i, int h, int count) {
+    begin(a, i, count);
+    const int written = first_of_step(a, i);
+    if (head() >= ev_min(count, WARPS)) return;
+    const u32 l = lane();
+    const i64 from = (i64)(h + head()) * A::k_cache_t::dim1 * D;
+    #pragma unroll 1
+    for (; issued < DEPTH; ++issued) {
+      const int p = base + issued / 2 * stride();
+      if (p + 16 > written) break;
+      copy(cache_of(a, issued, from), issued < 2 ? slot[0] : slot[1], p, ring(w) + issued * ITEM, l);
+      commit_copies();
+    }
+    // what of it isn't written yet is read again anyway
+    const u32 item = DEPTH + l, p = base + item / 2 * stride();
+    if (WHOLE && l < AHEAD && (int)p < length) prefetch_bulk(cache_of(a, item, from) + (i64)find(p) * D, ITEM);
   }
 
   __device__ __forceinline__ void run(const A& a, Worker& w, int i, int h, int count) {
     const int begin = a.tile_indptr.data[i], end = a.tile_indptr.data[i + 1];
+    #pragma unroll 1
     for (int h0 = 0; h0 < count; h0 += WARPS) {
       const int heads = ev_min(WARPS, count - h0);
+      #pragma unroll 1
       for (int t = begin; t < end; t += TOGETHER) {
         const int tokens = ev_min(TOGETHER, end - t);
         if (h0 > 0 || t > begin) {
           w.sync();
-          place(a, w, t, tokens, heads);
+          place(a, t, tokens, heads);
         }
-        some(a, w, t, tokens, h + h0, heads);
+        const int rows = tokens * GROUP;
+        if (ROWS == 8 || rows <= 8) some<1>(a, w, t, rows, h + h0, heads);
+        else some<ROWS / 8>(a, w, t, rows, h + h0, heads);
+        w.sync();
+        join(a, w, t, h + h0, heads, rows);
       }
     }
   }
 
-  // `tokens` tokens from t on, with all query heads of the KV heads h .. h + heads - 1
-  __device__ __forceinline__ void some(const A& a, const Worker& w, int t, int tokens, int h0, int heads) {
-    const int g = w.lane >> 2, q = w.lane & 3, rows = tokens * GROUP, h = h0 + w.warp * 16 / stride;
-    const i64 head = (i64)h * A::k_cache_t::dim1;
-    u8* const own = w.scratch + w.warp * PER_WARP;
-    const int end = h < h0 + heads ? length : 0;  // of this warp's walk
-    Keys k;
-    if (base < end) fetch(a, head, slot[0], g, q, k, own);
-    uint4 x[2][NC];  // queries
+  // this warp's sums of `rows` rows, 8 * N at most, from token t on: all query heads of one of the KV heads h0 .. h0 + heads - 1
+  template <int N>
+  __device__ __forceinline__ void some(const A& a, const Worker& w, int t, int rows, int h0, int heads) {
+    float o[D / 16][N][4] = {}, top[N][2], sum[N][2] = {};
     #pragma unroll
-    for (int n = 0; n < 2; ++n) {
-      const int r = n * 8 + g;
-      const bf16* const from = a.q.data + (i64)(t + r / GROUP) * A::q_t::dim1 + (h * GROUP + r % GROUP) * D + q * 8;
+    for (int n = 0; n < N; ++n) top[n][0] = top[n][1] = LEAST;
+    if (head() < heads && base < length) walk<N>(a, w, t, rows, h0 + head(), o, top, sum);
+    keep<N>(w, rows, o, top, sum);
+  }
+
+  template <int N>
+  __device__ __forceinline__ void walk(const A& a, const Worker& w, int t, int rows, int h, float (&o)[D / 16][N][4], float (&top)[N][2], float (&sum)[N][2]) {
+    const u32 l = lane(), g = l >> 2, q = l & 3;
+    u32 x[N][D / 8];  // queries as B; rows beyond the last are its copies, and nobody asks for what becomes of them
+    #pragma unroll
+    for (int n = 0; n < N; ++n) {
+      const u32 r = ev_min(n * 8 + g, rows - 1);
+      const bf16* const from = a.q.data + (i64)(t + r / GROUP) * A::q_t::dim1 + (h * GROUP + r % GROUP) * D + q * 2;
       #pragma unroll
-      for (int c = 0; c < NC; ++c) x[n][c] = r < rows && base < end ? load_16(from + c * 32) : make_uint4(0, 0, 0, 0);
+      for (int i = 0; i < D / 8; ++i) x[n][i] = __float_as_uint(load_4((const float*)(from + i * 8)));
     }
-    float o[D / 8][4] = {}, top[2] = {-1e30f, -1e30f}, sum[2] = {0.f, 0.f};
-    const float scale = rsqrtf((float)D);
-    int last[2];  // the last position that rows g and g + 8 see
+    const i64 from = (i64)h * A::k_cache_t::dim1 * D;
+    u32 at[DEPTH];  // this block's keys, its values, what follows
     #pragma unroll
-    for (int n = 0; n < 2; ++n) last[n] = n * 8 + g < rows ? first + (n * 8 + g) / GROUP : -1;
+    for (int i = 0; i < DEPTH; ++i) at[i] = ring(w) + i * ITEM;
+    // item `i` of those from this block on; groups are committed for those beyond the end, too, so that their number is right
+    auto bring = [&](int i, int slot, u32 to) {
+      const int p = base + i / 2 * stride();
+      if (p < length) copy(cache_of(a, i, from), slot, p, to, l);
+      commit_copies();
+    };
     #pragma unroll 1
-    for (u32 turn = 0; base < end; base += stride, ++turn) {
-      const u8* const values = own + (turn & 1) * STAGE;
-      float s[2][4] = {}, odd[2][4] = {};
+    for (; issued < DEPTH; ++issued) bring(issued, issued < 2 ? slot[0] : slot[1], at[0] + issued * ITEM);
+    int here = slot[DEPTH / 2], ahead = slot[DEPTH / 2 + 1];  // slots of the blocks that are brought next
+    const float scale = rsqrtf((float)D) * 1.4426950408889634f;  // powers of two instead of e
+    #pragma unroll 1
+    for (; base < length; base += stride()) {
+      wait_copies_but<DEPTH - 1>();
+      __syncwarp();
+      float s[N][4] = {}, odd[N][4] = {};
       #pragma unroll
-      for (int c = 0; c < NC; ++c) {
+      for (int i = 0; i < D / 16; ++i) {
+        u32 k[4];
+        load_matrices(k, at[0] + place_of(l % 16, i * 2 + l / 16));
         #pragma unroll
-        for (int n = 0; n < 2; ++n) {
-          mma_16816(s[n], x[0][c].x, x[1][c].x, x[0][c].y, x[1][c].y, k.at[n][c].x, k.at[n][c].y);
-          mma_16816(odd[n], x[0][c].z, x[1][c].z, x[0][c].w, x[1][c].w, k.at[n][c].z, k.at[n][c].w);
-        }
+        for (int n = 0; n < N; ++n) mma_16816(i % 2 ? odd[n] : s[n], k[0], k[1], k[2], k[3], x[n][2 * i], x[n][2 * i + 1]);
       }
+      __syncwarp();  // all have read the keys
+      bring(DEPTH, here, at[0]);
+      u32 p[N][2];  // probabilities as B: positions 2q and 2q + 1, and 8 more, of row 8n + g
+      float less[N][2];
+      bool grown = false;
       #pragma unroll
-      for (int e = 0; e < 4; ++e) { s[0][e] += odd[0][e]; s[1][e] += odd[1][e]; }
-      if (base + stride < end) {  // the keys have been read
-        fetch(a, head, slot[1], g, q, k, own + (~turn & 1) * STAGE);
-        find(pages, base + 2 * stride, g, length, slot[1]);
-      }
-      u32 p[2][2];  // probabilities of positions 8n + 2q and + 1, of rows g and g + 8
-      #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        float most = -1e30f;
+      for (int n = 0; n < N; ++n) {
         #pragma unroll
-        for (int n = 0; n < 2; ++n) {
+        for (int e = 0; e < 4; ++e) s[n][e] += odd[n][e];
+        #pragma unroll
+        for (int e = 0; e < 2; ++e) {  // row 8n + 2q + e at positions g and g + 8
+          float &low = s[n][e], &high = s[n][2 + e];
+          const int last = first + (int)((n * 8 + 2 * q + e) / GROUP) - base - (int)g;
+          if (last < 0) low = LEAST;
+          if (last < 8) high = LEAST;
+          float most = fmaxf(low, high);
           #pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            float& v = s[n][2 * r + e];
-            v = base + n * 8 + 2 * q + e <= last[r] ? v * scale : -1e30f;
-            most = fmaxf(most, v);
-          }
+          for (int j = 4; j < 32; j *= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, j));
+          const float now = fmaxf(top[n][e], most), shift = now * scale;
+          less[n][e] = power_of_two((top[n][e] - now) * scale);
+          grown |= now != top[n][e];
+          top[n][e] = now;
+          low = power_of_two(fmaf(low, scale, -shift));
+          high = power_of_two(fmaf(high, scale, -shift));
+          sum[n][e] = sum[n][e] * less[n][e] + (low + high);
         }
-        most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
-        most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
-        const float now = fmaxf(top[r], most), keep = __expf(top[r] - now);
-        top[r] = now;
-        sum[r] *= keep;
-        #pragma unroll
-        for (int n = 0; n < 2; ++n) {
-          #pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            float& v = s[n][2 * r + e];
-            v = v > -1e29f ? __expf(v - now) : 0.f;
-            sum[r] += v;
-          }
-          p[n][r] = pack_halves(s[n][2 * r], s[n][2 * r + 1]);
-        }
-        #pragma unroll
-        for (int d = 0; d < D / 8; ++d) { o[d][2 * r] *= keep; o[d][2 * r + 1] *= keep; }
+        p[n][0] = transposed(pack_halves(s[n][0], s[n][1]));
+        p[n][1] = transposed(pack_halves(s[n][2], s[n][3]));
       }
-      if (base + stride < end) wait_copies_but<1>();
-      else wait_copies();
+      if (__any_sync(~0u, grown)) {
+        #pragma unroll
+        for (int i = 0; i < D / 16 * N * 4; ++i) o[i / 4 / N][i / 4 % N][i % 4] *= less[i / 4 % N][i % 2];
+      }
+      wait_copies_but<DEPTH - 1>();
       __syncwarp();
       #pragma unroll
-      for (int d = 0; d < D / 16; ++d) {
-        u32 b[4];
-        load_matrices_transposed(b, values + w.lane % 16 * ROW + d * 32 + w.lane / 16 * 16);
-        mma_16816(o[2 * d], p[0][0], p[0][1], p[1][0], p[1][1], b[0], b[1]);
-        mma_16816(o[2 * d + 1], p[0][0], p[0][1], p[1][0], p[1][1], b[2], b[3]);
+      for (int i = 0; i < D / 16; ++i) {
+        u32 v[4];
+        load_matrices_transposed(v, at[1] + place_of(l / 16 * 8 + l % 8, i * 2 + l / 8 % 2));
+        #pragma unroll
+        for (int n = 0; n < N; ++n) mma_16816(o[i][n], v[0], v[1], v[2], v[3], p[n][0], p[n][1]);
       }
-      __syncwarp();  // the next turn's copies overwrite these values
+      __syncwarp();  // all have read the values
+      bring(DEPTH + 1, DEPTH % 2 ? ahead : here, at[1]);
+      here = ahead;
+      ahead = find(base + (DEPTH / 2 + 2) * stride());
+      const u32 before[2] = {at[0], at[1]};
+      #pragma unroll
+      for (int i = 0; i < DEPTH; ++i) at[i] = i + 2 < DEPTH ? at[i + 2] : before[i + 2 - DEPTH];
     }
-    finish(a, w, t, h0, heads, rows, o, top, sum);
   }
 
-  __device__ __forceinline__ void finish(const A& a, const Worker& w, int t, int h0, int heads, int rows, const float (&o)[D / 8][4], const float (&top)[2], float (&sum)[2]) const {
-    const int g = w.lane >> 2, q = w.lane & 3, warps = stride / 16;
-    float* const sums = (float*)(w.scratch + w.warp * PER_WARP);
-    float2* const stats = (float2*)(w.scratch + STATS);  // [WARPS, 16]
+  // a warp's sums, in place of its ring; zeros of those that had nothing to walk
+  template <int N>
+  static __device__ __forceinline__ void keep(const Worker& w, u32 rows, const float (&o)[D / 16][N][4], const float (&top)[N][2], float (&sum)[N][2]) {
+    const u32 l = lane(), g = l >> 2, q = l & 3;
+    float* const sums = (float*)(w.scratch + warp() * PER_WARP) + g;
+    float2* const stats = (float2*)(w.scratch + STATS) + warp() * 16;
     #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
-      sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
-      const int row = r * 8 + g;
-      if (row >= rows) continue;
-      if (q == 0) stats[w.warp * 16 + row] = make_float2(top[r], sum[r]);
+    for (int n = 0; n < N; ++n) {
       #pragma unroll
-      for (int d = 0; d < D / 8; ++d) *(float2*)(sums + row * SUM_ROW + d * 8 + q * 2) = make_float2(o[d][2 * r], o[d][2 * r + 1]);
+      for (int j = 4; j < 32; j *= 2) {
+        sum[n][0] += __shfl_xor_sync(~0u, sum[n][0], j);
+        sum[n][1] += __shfl_xor_sync(~0u, sum[n][1], j);
+      }
     }
-    w.sync();
-    const int pieces = rows * (D / 4);  // of one head
-    for (int i = w.tid; i < heads * pieces; i += CONSUMERS) {
-      const int n = i / pieces, row = i % pieces / (D / 4), d = i % (D / 4) * 4, first_warp = n * warps;
-      float most = -1e30f, total = 0.f;
-      for (int s = first_warp; s < first_warp + warps; ++s) most = fmaxf(most, stats[s * 16 + row].x);
+    #pragma unroll
+    for (int n = 0; n < N; ++n) {
+      #pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const u32 row = n * 8 + 2 * q + e;
+        if (row >= rows) continue;
+        if (g == 0) stats[row] = make_float2(top[n][e], sum[n][e]);
+        #pragma unroll
+        for (int i = 0; i < D / 8; ++i) sums[row * SUM_ROW + i * 8] = o[i / 2][n][i % 2 * 2 + e];
+      }
+    }
+  }
+
+  // the sums of the warps that share a head, in their order
+  __device__ __forceinline__ void join(const A& a, const Worker& w, int t, int h0, u32 heads, u32 rows) const {
+    const float scale = rsqrtf((float)D) * 1.4426950408889634f;
+    #pragma unroll 1
+    for (u32 i = thread_index(); i < heads * rows * (D / 4); i += CONSUMERS) {
+      const u32 line = i / (D / 4), n = line / rows, row = line - n * rows, d = i % (D / 4) * 4;
+      const float2* const stats = (const float2*)(w.scratch + STATS) + (n << shift) * 16 + row;
+      const u8* const sums = w.scratch + (n << shift) * PER_WARP + (row * SUM_ROW + d) * 4;
+      float2 stat[WARPS];
+      float4 part[WARPS];
+      float most = LEAST, total = 0.f;
+      #pragma unroll
+      for (int s = 0; s < WARPS; ++s) {  // all loads at once: a round trip for each would be as long as a turn of the walk
+        const bool there = s < 1 << shift;
+        stat[s] = there ? stats[s * 16] : make_float2(LEAST, 0.f);
+        part[s] = there ? *(const float4*)(sums + s * PER_WARP) : make_float4(0.f, 0.f, 0.f, 0.f);
+        most = fmaxf(most, stat[s].x);
+      }
       float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
-      for (int s = first_warp; s < first_warp + warps; ++s) {
-        const float2 mine = stats[s * 16 + row];
-        const float f = __expf(mine.x - most);
-        const float4 part = *(const float4*)(w.scratch + s * PER_WARP + (row * SUM_ROW + d) * 4);
-        total += f * mine.y;
-        v.x += f * part.x; v.y += f * part.y; v.z += f * part.z; v.w += f * part.w;
+      #pragma unroll
+      for (int s = 0; s < WARPS; ++s) {
+        const float f = power_of_two((stat[s].x - most) * scale);
+        total += f * stat[s].y;
+        v.x += f * part[s].x; v.y += f * part[s].y; v.z += f * part[s].z; v.w += f * part[s].w;
       }
       const float inverse = 1.f / total;
       const int token = t + row / GROUP, column = ((h0 + n) * GROUP + row % GROUP) * D + d;
@@ -267,16 +336,20 @@ struct attention_wide_op {
 
   static __device__ __forceinline__ bool is_few(const A& a, int i) { return (a.tile_indptr.data[i + 1] - a.tile_indptr.data[i]) * GROUP <= 16; }
 
+  int issued;  // of the other variant
+
   __device__ __forceinline__ void prefetch(const A& a, Worker& w, int i, int h, int count) {
     if (!is_few(a, i)) return;
     attention_matrix_op<A> few;
     few.prefetch(a, w, i, h, count);
+    issued = few.issued;
   }
 
   __device__ __forceinline__ void run(const A& a, Worker& w, int i, int h, int count) {
     if (is_few(a, i)) {
       attention_matrix_op<A> few;  // found again: kept from `prefetch` on it would take registers from the others
-      few.begin(a, w, i, count);
+      few.begin(a, i, count);
+      few.issued = issued;
       few.run(a, w, i, h, count);
       return w.place();
     }

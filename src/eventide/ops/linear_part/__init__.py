@@ -10,7 +10,7 @@ gather 69 MB for 512 panels of 8 rows, and with 4 slabs 17 MB, while 4 MB of par
 from pathlib import Path
 
 from ...errors import ProgramError
-from ..declaration import Attr, Op, Operand, Tiling, tiled
+from ..declaration import Attr, Op, Operand, Tiling, full, tiled
 
 UNIT = 512  # a slab begins at a multiple of it, because packed weights are addressed so
 
@@ -33,7 +33,10 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     slab = int(str(call["x"].shape[1])) // call.attrs["splits"]
     m, s, cols = tiled("m", target.tile_tokens, tokens), tiled("s", 1, splits), tiled("n", target.product_rows, n)
     k = s.scaled(slab)
-    regions = {"x": (m.span, k), "w": (cols.span, k), "part": (s.span, m.span, cols.span)}
+    # of steps with several tiles of tokens a slab waits for the whole input, which is there at the same time anyway: all of a
+    # layer then comes after all of the one before, and the verifier looks at equal layers once
+    read = full(call["x"].shape[1]) if target.wide and target.tile_tokens > 64 else k
+    regions = {"x": (m.span, read), "w": (cols.span, k), "part": (s.span, m.span, cols.span)}
     return Tiling(
         axes=[m.axis, s.axis, cols.axis],
         regions=regions,

@@ -1,5 +1,5 @@
-// linear_part on a GPU: device/cuda/wide.cuh on one slab of k. The grid looks to it like a linear whose operands begin at the
-// slab and whose output is that slab's sums.
+// linear_part on a GPU: device/cuda/wide.cuh on one slab of k. The grid looks to it like a linear whose input begins at the slab
+// and whose output is that slab's sums.
 #pragma once
 
 namespace ev {
@@ -23,14 +23,13 @@ struct linear_part_op : Stateless {
     __device__ __forceinline__ View(const A& a, int s) : x(a.x), w(a.w) {
       const int tokens = a.part.dim1;
       x.data += (i64)s * K * x_t::rows;  // whole tiles
-      w.data = (decltype(w.data))((const u8*)w.data + s * (K / SLAB) * slab_bytes(SLAB, w_t::layout));
       y = {a.part.data + (i64)s * tokens * y_t::dim1, tokens};
     }
   };
   typedef wide_product<View, K> Product;
 
   static __device__ __forceinline__ void stream(const A& a, Loader& l, int m, int s, int n, int count) {
-    Product::stream(View(a, s), l, n, count);
+    Product::stream(View(a, s), l, n, count, s * (K / BLOCK));
   }
   __device__ __forceinline__ void run(const A& a, Worker& w, int m, int s, int n, int count) {
     Product::run(View(a, s), w, m, n, count);

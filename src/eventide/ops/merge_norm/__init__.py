@@ -1,7 +1,7 @@
 """y = residual + Σ_s part[s], and h = y / sqrt(mean(y²) + eps) · norm_weight: ends a `linear_part`, begins what reads it.
 
 part [splits, tokens, n] float32, added in ascending order of s; residual, y and h [tokens, n]; y is rounded before its norm
-is taken. One token a task on a GPU.
+is taken. One token a task on a GPU, four where linears take 128.
 """
 
 from pathlib import Path
@@ -11,7 +11,8 @@ from ..declaration import Attr, Op, Operand, Tiling, full, tiled
 
 def tile(call, target):  # type: ignore[no-untyped-def]
     splits, tokens, n = call["part"].shape
-    m = tiled("m", 1 if target.kind == "cuda" else target.tile_tokens, tokens)
+    few = target.tile_tokens // 32 if target.tile_tokens > 64 else 1
+    m = tiled("m", few if target.kind == "cuda" else target.tile_tokens, tokens)
     row = (m.span, full(n))
     regions = {"part": (full(splits), *row), "residual": row, "norm_weight": (full(n),), "y": row, "h": row}
     return Tiling(axes=[m.axis], regions=regions, attrs={"tile_m": m.tile})

@@ -8,9 +8,9 @@ from ..declaration import Attr, Op, Operand, Tiling, full, tiled
 
 def tile(call, target):  # type: ignore[no-untyped-def]
     rows, cols = call["y"].shape
-    # many tokens a linear on a GPU: a task for every few, so that more than one worker is at work
-    many = target.kind == "cuda" and target.tile_tokens >= 16
-    m = tiled("m", max(8, target.tile_tokens // 16) if many else target.tile_tokens, rows)
+    # many tokens a linear on a GPU: a task for every one or few, so that most workers are at work
+    few = 1 if target.tile_tokens <= 64 else target.tile_tokens // 16
+    m = tiled("m", few if target.wide else target.tile_tokens, rows)
     regions: dict[str, Region] = {"x": (m.span, full(cols)), "w": (full(cols),), "y": (m.span, full(cols))}
     if "rows" in call:
         regions["x"] = (Via(call["rows"].name, (), m.span.lo, m.span.hi), full(cols))

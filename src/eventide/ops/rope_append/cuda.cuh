@@ -62,7 +62,7 @@ struct rope_append_op : Stateless {
   static constexpr int lanes_of(int pieces) { return pieces <= 1 ? 1 : 2 * lanes_of((pieces + 1) / 2); }
   static constexpr int SPAN = lanes_of(HALF / N);             // lanes of a vector
   static constexpr bool BY_PIECES = HALF % N == 0 && SPAN <= 32;
-  static constexpr int AT_ONCE = SLABS <= 4 ? 2 : 1;          // vectors of these lanes whose loads are under way together
+  static constexpr int AT_ONCE = SLABS == 1 ? 4 : SLABS <= 4 ? 2 : 1;  // vectors of these lanes whose loads are under way together
 
   // what a vector is: one of the group's queries, the key, or the value, which is copied as it is
   struct Vector {
