@@ -57,13 +57,14 @@ def test_ctrl_c_ends_a_launch_promptly_and_the_kernel_goes_on() -> None:
 def test_stop_from_another_thread() -> None:
     kernel, loop = kernel_and_loop()
     done: list[object] = []
-    thread = threading.Thread(target=lambda: done.append(loop(300_000)))
+    # steps are laid out before the first one runs, 60 µs each
+    thread = threading.Thread(target=lambda: done.append(loop(30_000)))
     thread.start()
     while kernel.steps_done < 5:
         time.sleep(0.001)
     kernel.stop()
     thread.join(20)
-    assert not thread.is_alive() and len(done) == 1
+    assert not thread.is_alive() and len(done) == 1 and kernel.steps_done < 30_000
 
 
 def test_an_error_in_a_callback_ends_the_launch_and_is_raised() -> None:

@@ -173,13 +173,20 @@ def typed(dtype: str, reference: str) -> Definition:
     return Definition.model_validate({**record, "reference": reference})
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "int8", "bool"])
-def test_element_types_reach_torch_and_back(tmp_path: Path, dtype: str) -> None:
+def test_element_types_reach_torch_and_back(tmp_path: Path) -> None:
+    """All in one definition: each further one would import torch once more in every process of the runner."""
     pytest.importorskip("torch")
-    of = typed(dtype, "import torch\ndef run(x, y):\n    return x.clone()\n")
-    result = measure(
-        solution("import torch\ndef run(x, y, z):\n    z.copy_(x)\n"), tmp_path, definition=of, timeout_s=60.0
-    )
+    types = ["bfloat16", "float8_e4m3fn", "int8", "bool"]
+    given, made = ([f"{letter}{i}" for i in range(len(types))] for letter in "xz")
+    record = SCALE.model_dump(exclude_none=True)
+    for key, names in (("inputs", given), ("outputs", made)):
+        record[key] = {name: {"shape": ["n"], "dtype": dtype} for name, dtype in zip(names, types)}
+    checked = "".join(f"    assert {x}.dtype == torch.{dtype}\n" for x, dtype in zip(given, types))
+    head = f"import torch\ndef run({', '.join(given)}"
+    record["reference"] = f"{head}):\n{checked}    return {', '.join(f'{x}.clone()' for x in given)}\n"
+    copied = "".join(f"    {z}.copy_({x})\n" for x, z in zip(given, made))
+    candidate = solution(f"{head}, {', '.join(made)}):\n{checked}{copied}")
+    result = measure(candidate, tmp_path, definition=Definition.model_validate(record), timeout_s=60.0)
     assert str(result.status) == "PASSED", result.log
 
 

@@ -33,7 +33,7 @@ def test_linear(isa: str, dtype: str) -> None:
     shapes = {"x": (70, K), "w": (N, K), "norm": (K,), "residual": (70, N)}
     arrays = {name: normal(rng, dtype, *shape) for name, shape in shapes.items()}
     alone = np.concatenate([_linear(lib, arrays, slice(i, i + 1), 128) for i in range(70)])
-    for tile_m, count in [(128, 70), (128, 13), (128, 12), (128, 7), (128, 2), (32, 70), (5, 9)]:
+    for tile_m, count in [(128, 70), (128, 13), (128, 12), (128, 8), (128, 7), (128, 4), (128, 3), (128, 2), (32, 70), (5, 9)]:
         for start in (0, 70 - count):
             rows = slice(start, start + count)
             got = _linear(lib, arrays, rows, tile_m)

@@ -70,6 +70,9 @@ class _Worker:
     queue: Iterator[Coords] | None = None
     next_task: Coords | None = None
     running: _Running | None = None
+    # how far the waits of the next task are known to be triggered, and the cells of the one that isn't
+    num_triggered: int = 0
+    cells: list[int] | None = None
 
 
 @dataclass
@@ -186,7 +189,17 @@ class _Step:
         if worker.running is not None:
             return True
         grid = self._advance(worker, w)
-        return grid is not None and all(self._triggered(e, grid, worker.next_task or ()) for e in grid.waits)
+        if grid is None:
+            return False
+        # counters only grow: what has been triggered is never looked at again
+        while worker.num_triggered < len(grid.waits):
+            edge = grid.waits[worker.num_triggered]
+            if worker.cells is None:
+                worker.cells = self.view.cells(edge, grid, worker.next_task or ())
+            if not self._reached(edge.event, worker.cells):
+                return False
+            worker.num_triggered, worker.cells = worker.num_triggered + 1, None
+        return True
 
     def _advance(self, worker: _Worker, w: int) -> TaskGrid | None:
         """Brings a worker to its next task, through empty shares; None when it is done or may not enter the grid."""
@@ -197,17 +210,21 @@ class _Step:
             if worker.queue is None:
                 if segment.barrier and any(n < len(self._tasks(i)) for i, n in enumerate(self.done[: worker.segment])):
                     return None
-                if not all(self._triggered(e, grid, ()) for e in grid.enter):
+                if not all(self._reached(e.event, self.view.cells(e, grid, ())) for e in grid.enter):
                     return None
                 if worker.segment not in self.task_lists:
                     self._check_computed(grid)
                 worker.queue = self._share(worker.segment, segment, w)
-                worker.next_task = next(worker.queue, None)
+                self._take(worker)
             if worker.next_task is not None:
                 return grid
             worker.segment += 1
             worker.queue = None
         return None
+
+    def _take(self, worker: _Worker) -> None:
+        assert worker.queue is not None
+        worker.next_task, worker.num_triggered, worker.cells = next(worker.queue, None), 0, None
 
     def _check_computed(self, grid: TaskGrid) -> None:
         """Tables that the step itself computed keep their promises, now that a grid is entered whose maps read them."""
@@ -225,10 +242,10 @@ class _Step:
         mine = segment.tasks(w, self.schedule.num_workers, len(tasks), self.view.value(segment.rotate))
         return iter([tasks[t] for t in mine])
 
-    def _triggered(self, edge: Any, grid: TaskGrid, task: Coords) -> bool:
-        counts = self.counts[edge.event]
-        for cell in self.view.cells(edge, grid, task):
-            key = (edge.event, cell)
+    def _reached(self, event: str, cells: list[int]) -> bool:
+        counts = self.counts[event]
+        for cell in cells:
+            key = (event, cell)
             if key not in self.needed:
                 self.needed[key] = self.view.needed(*key)
             if (counts[cell] if cell < len(counts) else 0) < self.needed[key]:
@@ -243,7 +260,7 @@ class _Step:
             early = self.policy.reads_early()
             inputs = self._read(grid, worker.next_task) if early else None
             worker.running = _Running(grid, worker.segment, worker.next_task, inputs)
-            worker.next_task = next(worker.queue, None)
+            self._take(worker)
             return
         run = worker.running
         inputs = run.inputs if run.inputs is not None else self._read(run.grid, run.coords)

@@ -98,7 +98,7 @@ class Op:
     """An operator's declaration. `axes` names the task coordinates and `tile_attrs` the integers that `tile` adds to the
     attributes, both in the order in which device code gets them. `outputs_of` gives shape and dtype of each "write"
     operand, in order; `check` raises ProgramError on operands or attributes that do not fit. `uneven` says of a grid's
-    attributes whether its tasks differ much in length, neighbours less: on a GPU workers then take them in turn."""
+    attributes whether its tasks differ much in length, neighbours less: workers then take them in turn (on a CPU always)."""
 
     name: str
     operands: Sequence[Operand]

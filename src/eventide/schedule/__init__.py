@@ -28,7 +28,7 @@ def _in_slabs(grid: TaskGrid, num_workers: int) -> bool:
 
 def _distribution(plan: Plan, grid: TaskGrid, num_workers: int) -> Literal["block", "even", "cyclic"]:
     uneven = get_op(grid.op).uneven
-    if uneven is not None and plan.target.startswith("cuda") and uneven(grid.attrs):
+    if uneven is not None and (plan.target.startswith("cpu") or uneven(grid.attrs)):
         return "cyclic"
     return "even" if _in_slabs(grid, num_workers) else "block"
 

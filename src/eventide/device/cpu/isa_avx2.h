@@ -12,6 +12,8 @@ typedef uint32_t U __attribute__((vector_size(32)));
 typedef uint16_t H __attribute__((vector_size(16)));
 
 inline F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+// sum += a · b; with the intrinsic GCC 12 moves sums from register to register in long loops, and keeps some in memory
+inline void add_product(F& sum, F a, F b) { asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b)); }
 inline U widen(H x) { return reinterpret_cast<U>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(x))); }
 inline H narrow(U x) {
   const __m256i v = reinterpret_cast<__m256i>(x);

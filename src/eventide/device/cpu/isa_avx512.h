@@ -18,6 +18,7 @@ typedef uint32_t U __attribute__((vector_size(64)));
 typedef uint16_t H __attribute__((vector_size(32)));
 
 inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+inline void add_product(F& sum, F a, F b) { sum = fma(a, b, sum); }
 
 inline U widen(H x) { return reinterpret_cast<U>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(x))); }
 inline H narrow(U x) { return reinterpret_cast<H>(_mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(x))); }

@@ -11,6 +11,7 @@ typedef uint32_t U __attribute__((vector_size(16)));
 typedef uint16_t H __attribute__((vector_size(8)));
 
 inline F fma(F a, F b, F c) { return a * b + c; }
+inline void add_product(F& sum, F a, F b) { sum = fma(a, b, sum); }
 inline U widen(H x) { return __builtin_convertvector(x, U); }
 inline H narrow(U x) { return __builtin_convertvector(x, H); }
 

@@ -12,42 +12,69 @@
 //
 // T = 12, V = 2 fills the 32 registers of AVX-512: 24 sums, 4 of weights, 1 of x. With few tokens the sums are too few to
 // hide the latency of an FMA (4 cycles), so C blocks of k are summed side by side; blocks have sums of their own anyway.
+//
+// T = 6, V = 2 does so with the 16 of AVX2: 12 FMAs a step, which take 6 cycles, beside 8 loads. Where another thread shares
+// the core's front end, every further instruction shows: so four steps of F32 at a time, and Tokens::beside.
 #pragma once
+#include <type_traits>
+
 #include "simd.h"
 
 namespace ev::EV_ISA {
 
 constexpr int kRows = 32;        // rows of a panel
-constexpr int kBlock = 128;      // values of k summed before they join the total; tokens of x are as far apart
+constexpr int kBlock = 128;      // values of k summed before they join the total
 constexpr int kAhead = 4096;     // bytes between what is read and what is prefetched
 constexpr int kTokens = L == 16 ? 12 : L == 8 ? 6 : 4;
 
+// Tokens are cut into even groups of at most so many. Two groups of four keep only eight of AVX2's registers busy with sums.
+inline int64_t group_tokens(int64_t tokens) { return L == 8 && tokens > 6 && tokens <= 9 ? 3 : kTokens; }
+
+// How the tokens of a group of T stand in x: each with kBlock values of k in a row, or side by side for every k, which gives
+// shorter instructions, and loads that never meet in one bank of the first-level cache.
+enum class Tokens { apart, beside };
+template <Tokens X, int T>
+constexpr int64_t place(int t, int k) { return X == Tokens::apart ? t * kBlock + k : k * T + t; }
+
 struct F32 {
   using Given = float;
-  static constexpr int step = 1, lane_bytes = 4;
-  template <int T, int V>
+  static constexpr int step = 1, lane_bytes = 4, unroll = L == 8 ? 4 : 1;
+  template <int T, int V, Tokens X>
   static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x) {
+    if constexpr (L == 8 && T < V) {  // or there are too few registers for T = 3, V = 4
+      F b[T];
+      EV_UNROLL for (int t = 0; t < T; t++) b[t] = splat(x[place<X, T>(t, 0)]);
+      EV_UNROLL for (int v = 0; v < V; v++) {
+        F row = load(static_cast<const float*>(w) + v * L);
+        EV_UNROLL for (int t = 0; t < T; t++) add_product(acc[t][v], row, b[t]);
+      }
+      return;
+    }
     F row[V];
     EV_UNROLL for (int v = 0; v < V; v++) row[v] = load(static_cast<const float*>(w) + v * L);
     EV_UNROLL for (int t = 0; t < T; t++) {
-      F b = splat(x[t * kBlock]);
-      EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = fma(row[v], b, acc[t][v]);
+      F b = splat(x[place<X, T>(t, 0)]);
+      EV_UNROLL for (int v = 0; v < V; v++) add_product(acc[t][v], row[v], b);
     }
   }
 };
 
 struct Pairs {
   using Given = float;
-  static constexpr int step = 2, lane_bytes = 4;
+  static constexpr int step = 2, lane_bytes = 4, unroll = 1;
   // L rows that are in a register already
-  template <int T, int V>
+  template <int T, int V, Tokens X>
   static EV_INLINE void add_pair(F (&acc)[T][V], int v, U pair, const Given* x) {
     EV_UNROLL for (int odd = 0; odd < 2; odd++) {
       const F row = floats(odd ? pair & 0xffff0000u : pair << 16);
-      EV_UNROLL for (int t = 0; t < T; t++) acc[t][v] = fma(row, splat(x[t * kBlock + odd]), acc[t][v]);
+      EV_UNROLL for (int t = 0; t < T; t++) {
+        const F b = splat(x[place<X, T>(t, odd)]);
+        if (T <= 2) acc[t][v] = fma(row, b, acc[t][v]);  // what waits for memory is the compiler's to arrange
+        else add_product(acc[t][v], row, b);
+      }
     }
   }
-  template <int T, int V>
+  template <int T, int V, Tokens X>
   static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x) {
     // first the even k of all tokens, then the odd ones: half the registers
     EV_UNROLL for (int odd = 0; odd < 2; odd++) {
@@ -57,7 +84,7 @@ struct Pairs {
         row[v] = floats(odd ? pair & 0xffff0000u : pair << 16);
       }
       EV_UNROLL for (int t = 0; t < T; t++) {
-        F b = splat(x[t * kBlock + odd]);
+        F b = splat(x[place<X, T>(t, odd)]);
         EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = fma(row[v], b, acc[t][v]);
       }
     }
@@ -66,17 +93,17 @@ struct Pairs {
 
 struct Dots {
   using Given = bf16;
-  static constexpr int step = 2, lane_bytes = 4;
-  template <int T, int V>
+  static constexpr int step = 2, lane_bytes = 4, unroll = 1;
+  template <int T, int V, Tokens X>
   static EV_INLINE void add_pair(F (&acc)[T][V], int v, U pair, const Given* x) {
-    EV_UNROLL for (int t = 0; t < T; t++) acc[t][v] = dot(acc[t][v], pair, splat_u(load_bytes<uint32_t>(x + t * kBlock)));
+    EV_UNROLL for (int t = 0; t < T; t++) acc[t][v] = dot(acc[t][v], pair, splat_u(load_bytes<uint32_t>(x + place<X, T>(t, 0))));
   }
-  template <int T, int V>
+  template <int T, int V, Tokens X>
   static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x) {
     U pair[V];
     EV_UNROLL for (int v = 0; v < V; v++) pair[v] = load_bytes<U>(static_cast<const uint32_t*>(w) + v * L);
     EV_UNROLL for (int t = 0; t < T; t++) {
-      U b = splat_u(load_bytes<uint32_t>(x + t * kBlock));
+      U b = splat_u(load_bytes<uint32_t>(x + place<X, T>(t, 0)));
       EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = dot(acc[t][v], pair[v], b);
     }
   }
@@ -84,13 +111,13 @@ struct Dots {
 
 struct Halves {
   using Given = float;
-  static constexpr int step = 1, lane_bytes = 2;
-  template <int T, int V>
+  static constexpr int step = 1, lane_bytes = 2, unroll = 1;
+  template <int T, int V, Tokens X>
   static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x) {
     F row[V];
     EV_UNROLL for (int v = 0; v < V; v++) row[v] = load(static_cast<const bf16*>(w) + v * L);
     EV_UNROLL for (int t = 0; t < T; t++) {
-      F b = splat(x[t * kBlock]);
+      F b = splat(x[place<X, T>(t, 0)]);
       EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = fma(row[v], b, acc[t][v]);
     }
   }
@@ -116,23 +143,36 @@ struct Product {
   int64_t next_bytes = 0;
 };
 
+template <int n>
+struct Count {
+  static constexpr int value = n;
+};
+
 // V·L rows and T tokens; the sums of the C blocks join `out` one after the other.
-template <class W, int T, int V, int C, Ahead ahead>
+template <class W, int T, int V, int C, Ahead ahead, Tokens X>
 inline void micro(Product<W> p) {
   F acc[C][T][V];
   EV_UNROLL for (int c = 0; c < C; c++)
     EV_UNROLL for (int t = 0; t < T; t++)
       EV_UNROLL for (int v = 0; v < V; v++) acc[c][t][v] = F{};
   const int64_t stride = ahead == Ahead::other ? p.next_bytes / p.steps + 1 : 0;
-  for (int64_t s = 0; s < p.steps; s++) {
-    if (ahead == Ahead::other) __builtin_prefetch(p.next + s * stride);
-    EV_UNROLL for (int c = 0; c < C; c++) {
-      if (ahead == Ahead::weights)
-        EV_UNROLL for (int b = 0; b < V * L * 4; b += 64) __builtin_prefetch(p.w + c * p.wb + kAhead + b);
-      W::template add<T, V>(acc[c], p.w + c * p.wb, p.x + c * p.xb);
+  auto steps = [&](int64_t s, auto count) EV_INLINE_LAMBDA {
+    EV_UNROLL for (int u = 0; u < count.value; u++) {
+      // every second step brings a line soon enough, even for one group of tokens
+      if (ahead == Ahead::other && u % 2 == 0) __builtin_prefetch(p.next + (s + u) * stride);
+      EV_UNROLL for (int c = 0; c < C; c++) {
+        const char* w = p.w + u * p.ws + c * p.wb;
+        if (ahead == Ahead::weights)
+          EV_UNROLL for (int b = 0; b < V * L * 4; b += 64) __builtin_prefetch(w + kAhead + b);
+        W::template add<T, V, X>(acc[c], w, p.x + place<X, T>(0, u * W::step) + c * p.xb);
+      }
     }
-    p.w += p.ws, p.x += W::step;
-  }
+    p.w += count.value * p.ws, p.x += place<X, T>(0, count.value * W::step);
+  };
+  int64_t s = 0;
+  for (; s + W::unroll <= p.steps; s += W::unroll) steps(s, Count<W::unroll>{});
+  if (W::unroll > 1)
+    for (; s < p.steps; s++) steps(s, Count<1>{});
   EV_UNROLL for (int c = 0; c < C; c++)
     EV_UNROLL for (int t = 0; t < T; t++)
       EV_UNROLL for (int v = 0; v < V; v++) {
@@ -142,15 +182,15 @@ inline void micro(Product<W> p) {
 }
 
 // micro for a number of tokens known at run time, t <= T
-template <class W, int V, int C, Ahead ahead, int T>
+template <class W, int V, int C, Ahead ahead, Tokens X, int T>
 EV_INLINE void micro_for(int64_t t, const Product<W>& p) {
   if constexpr (T > 0) {
-    if (t == T) return micro<W, T, V, C, ahead>(p);
-    micro_for<W, V, C, ahead, T - 1>(t, p);
+    if (t == T) return micro<W, T, V, C, ahead, X>(p);
+    micro_for<W, V, C, ahead, X, T - 1>(t, p);
   }
 }
 
-template <class W, int V, int C, Ahead ahead, int R, int Most>
+template <class W, int V, int C, Ahead ahead, int R, Tokens X, int Most>
 inline void multiply_rows(int64_t tokens, const Product<W>& p) {
   const int64_t groups = (tokens + Most - 1) / Most;
   // every part brings its share
@@ -162,18 +202,30 @@ inline void multiply_rows(int64_t tokens, const Product<W>& p) {
       Product<W> part = p;
       part.w += W::lane_bytes * r, part.x += t * kBlock, part.out += t * p.os + r;
       part.next = next, part.next_bytes = share;
-      micro_for<W, V, C, ahead, Most>(end - t, part);
+      micro_for<W, V, C, ahead, X, Most>(end - t, part);
       t = end;
     }
 }
 
-// out[t][0..R) += one block of k (or C of them) for any number of tokens, in even groups.
-template <class W, int C, Ahead ahead, int R = kRows>
+// out[t][0..R) += one block of k (or C of them) for any number of tokens, in groups (see group_tokens).
+template <class W, int C, Ahead ahead, int R = kRows, Tokens X = Tokens::apart>
 inline void multiply(int64_t tokens, const Product<W>& p) {
   // few tokens leave registers for more rows
   if constexpr (C == 1 && R >= 4 * L)
-    if (tokens <= 2) return multiply_rows<W, 4, C, ahead, R, 2>(tokens, p);
-  multiply_rows<W, 2, C, ahead, R, kTokens>(tokens, p);
+    if (tokens <= 2) return multiply_rows<W, 4, C, ahead, R, X, 2>(tokens, p);
+  if constexpr (L == 8 && C == 1 && std::is_same_v<W, F32>)
+    if (group_tokens(tokens) == 3) return multiply_rows<W, 4, C, ahead, R, X, 3>(tokens, p);
+  multiply_rows<W, 2, C, ahead, R, X, kTokens>(tokens, p);
+}
+
+// `steps` steps of a panel for Pairs as F32 reads them
+inline void widen_pairs(const char* from, int64_t steps, char* to) {
+  for (int64_t s = 0; s < steps; s++, from += 4 * kRows, to += 8 * kRows)
+    EV_UNROLL for (int v = 0; v < 4 * kRows; v += 4 * L) {
+      const U pair = load_bytes<U>(from + v);
+      store(reinterpret_cast<float*>(to + v), floats(pair << 16));
+      store(reinterpret_cast<float*>(to + 4 * kRows + v), floats(pair & 0xffff0000u));
+    }
 }
 
 }  // namespace ev::EV_ISA

@@ -40,7 +40,7 @@ struct NarrowProduct {
   int64_t os;
 };
 
-template <class W, int T, int V>
+template <class W, int T, int V, Tokens X>
 inline void narrow_micro(NarrowProduct<typename W::Given> p) {
   F acc[T][V];
   U base[V];
@@ -63,11 +63,11 @@ inline void narrow_micro(NarrowProduct<typename W::Given> p) {
       }
       // or the compiler keeps all of x in registers from one v to the next, and sums in memory
       asm("" : "+r"(p.x));
-      EV_UNROLL for (int i = 0; i < 4; i++) W::template add_pair<T, V>(acc, v, pair[i], p.x + 2 * i);
+      EV_UNROLL for (int i = 0; i < 4; i++) W::template add_pair<T, V, X>(acc, v, pair[i], p.x + place<X, T>(0, 2 * i));
     }
     if (__builtin_expect(exceptional, 0))
       while (p.exceptions->k < end) p.exceptions++;
-    p.words += kNarrowGroupBytes, p.x += kNarrowGroup;
+    p.words += kNarrowGroupBytes, p.x += place<X, T>(0, kNarrowGroup);
   }
   EV_UNROLL for (int t = 0; t < T; t++)
     EV_UNROLL for (int v = 0; v < V; v++) {
@@ -76,29 +76,29 @@ inline void narrow_micro(NarrowProduct<typename W::Given> p) {
     }
 }
 
-template <class W, int V, int T>
+template <class W, int V, Tokens X, int T>
 EV_INLINE void narrow_micro_for(int64_t t, const NarrowProduct<typename W::Given>& p) {
   if constexpr (T > 0) {
-    if (t == T) return narrow_micro<W, T, V>(p);
-    narrow_micro_for<W, V, T - 1>(t, p);
+    if (t == T) return narrow_micro<W, T, V, X>(p);
+    narrow_micro_for<W, V, X, T - 1>(t, p);
   }
 }
 
-template <class W, int V, int Most>
+template <class W, int V, Tokens X, int Most>
 inline void multiply_narrow_rows(int64_t tokens, const NarrowProduct<typename W::Given>& p) {
   for (int r = 0; r < kRows; r += V * L) {
     NarrowProduct<typename W::Given> part = p;
     part.words += 4 * r, part.bases += r, part.row0 += r, part.out += r;
-    narrow_micro_for<W, V, Most>(tokens, part);
+    narrow_micro_for<W, V, X, Most>(tokens, part);
   }
 }
 
 // out[t][0..32) += one block of k for at most kNarrowTokens tokens, from registers
-template <class W>
+template <class W, Tokens X>
 inline void multiply_narrow(int64_t tokens, const NarrowProduct<typename W::Given>& p) {
   if constexpr (kRows >= 4 * L)
-    if (tokens <= 2) return multiply_narrow_rows<W, 4, 2>(tokens, p);
-  multiply_narrow_rows<W, 2, kNarrowTokens>(tokens, p);
+    if (tokens <= 2) return multiply_narrow_rows<W, 4, X, 2>(tokens, p);
+  multiply_narrow_rows<W, 2, X, kNarrowTokens>(tokens, p);
 }
 
 // One block of k as the kernel W reads it: Dots as in panel32, F32 as float32. `from` stands at the block's words.

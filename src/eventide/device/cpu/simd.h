@@ -38,6 +38,7 @@ struct bf16 {
 #endif
 
 #define EV_INLINE inline __attribute__((always_inline))
+#define EV_INLINE_LAMBDA __attribute__((always_inline))
 #define EV_UNROLL _Pragma("GCC unroll 32")
 
 namespace ev::EV_ISA {

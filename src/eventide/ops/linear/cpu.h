@@ -1,11 +1,12 @@
 // y = act(norm(x) · wᵀ + bias) + residual, one panel of 32 rows of w times the tokens of one tile.
 //
-// The prologue gathers, normalises and lays out the tile's x once a worker: [blocks of k][tokens][kBlock], in float32, or in
-// bfloat16 for dot products. Then x meets the panel block by block: the first group of tokens brings a block from memory, the
+// The prologue gathers, normalises and lays out the tile's x once a worker: [blocks of k][tokens][kBlock] (with AVX2 each group
+// of tokens [kBlock][tokens]), in float32, or in bfloat16 for dot products. Then x meets the panel block by block: the first group of tokens brings a block from memory, the
 // others find it in the first-level cache. Any number of tokens gives the same bits: see matmul.h.
 //
-// Widening a block of bfloat16 once for all groups was tried: 3 % faster on data at hand, slower when the weights come from
-// memory, as they do. Weights of 12 bits (narrow32) pay for being widened anyway: see narrow.h.
+// Widening a block of bfloat16 once for all groups: with AVX-512 3 % faster on data at hand, slower when the weights come from
+// memory, as they do; with AVX2 10 to 40 % faster from 5 tokens on. Weights of 12 bits (narrow32) pay for being widened
+// anyway: see narrow.h.
 #pragma once
 #include <type_traits>
 
@@ -14,6 +15,9 @@
 #include "../../device/cpu/norm.h"
 
 namespace ev::EV_ISA {
+
+// whether weights of 16 bits are widened once for all of five tokens or more
+constexpr bool kWiden = L == 8;
 
 // where things stand in scratch
 struct LinearScratch {
@@ -27,7 +31,7 @@ struct LinearScratch {
       : tile(reinterpret_cast<int64_t*>(base)),
         out(reinterpret_cast<float*>(base + 64)),
         block(reinterpret_cast<char*>(out + a.tile_m * kRows)),
-        x(block + (a.w.layout == Layout::narrow32 ? 4 * kRows * kBlock : 0)),
+        x(block + (a.w.layout == Layout::narrow32 || (kWiden && a.w.dtype == DType::bf16) ? 4 * kRows * kBlock : 0)),
         blocks((a.w.shape[1] + kBlock - 1) / kBlock) {}
 };
 
@@ -36,26 +40,52 @@ inline int64_t linear_scratch(const linear_args& a) {
   return (s.x - static_cast<char*>(nullptr)) + 4 * s.blocks * a.tile_m * kBlock;
 }
 
+// how x stands in scratch; side by side means in the groups that multiply cuts
+constexpr Tokens kStand = L == 8 ? Tokens::beside : Tokens::apart;
+
+inline bool linear_from_registers(const linear_args& a, int64_t tokens) {
+  return a.w.layout == Layout::narrow32 && tokens <= kNarrowTokens;
+}
+
+// x of the tokens row[0..n), n <= L, one block of k after the other, `apart` values between the blocks
 template <class X, class Given>
-inline void linear_prologue(const linear_args& a, int64_t m0, int64_t tokens, Given* to) {
+inline void linear_rows(const linear_args& a, const int64_t* row, int64_t n, int64_t apart, Given* to) {
   const int64_t k = a.w.shape[1];
-  for (int64_t t = 0; t < tokens; t++) {
-    const int64_t row = a.rows ? a.rows.as<const int32_t>()[m0 + t] : m0 + t;
-    const X* x = a.x.as<const X>() + row * k;
-    const F scale = splat(a.norm_weight ? inverse_rms(x, k, a.eps) : 1.0f);
-    with_type(a.norm_weight.dtype, [&](auto* n) {
-      const auto* norm = a.norm_weight.as<const std::remove_pointer_t<decltype(n)>>();
-      for (int64_t k0 = 0; k0 < k; k0 += kBlock) {
-        Given* block = to + (k0 * tokens + t * kBlock);
-        const int64_t end = min_of(kBlock, k - k0);
-        // zeros for what a group of weights has more
-        for (int64_t i = 0; i < round_up(end, kNarrowGroup); i += L) {
-          F v = load(x + k0 + i, end - i);
-          if (norm) v = rounded(x, v * scale * load(norm + k0 + i, end - i));
-          store(block + i, v);
+  F scale[L];
+  for (int64_t t = 0; t < n; t++) scale[t] = splat(a.norm_weight ? inverse_rms(a.x.as<const X>() + row[t] * k, k, a.eps) : 1.0f);
+  with_type(a.norm_weight.dtype, [&](auto* type) {
+    const auto* norm = a.norm_weight.as<const std::remove_pointer_t<decltype(type)>>();
+    auto value = [&](int64_t t, int64_t i) EV_INLINE_LAMBDA {
+      const X* x = a.x.as<const X>() + row[t] * k;
+      const F v = load(x + i, k - i);
+      return norm ? rounded(x, v * scale[t] * load(norm + i, k - i)) : v;
+    };
+    for (int64_t k0 = 0; k0 < k; k0 += kBlock, to += apart) {
+      // zeros for what a group of weights has more
+      const int64_t end = round_up(min_of(kBlock, k - k0), kNarrowGroup);
+      for (int64_t i = 0; i < end; i += L) {
+        if (n == 1) {
+          store(to + i, value(0, k0 + i));
+        } else if constexpr (std::is_same_v<Given, float>) {
+          U block[L];
+          EV_UNROLL for (int t = 0; t < L; t++) block[t] = t < n ? bits(value(t, k0 + i)) : U{};
+          transpose(block);
+          // whole vectors, of which the next one covers what is too much; the last three leave what comes after them
+          EV_UNROLL for (int j = 0; j < L; j++) store(to + (i + j) * n, floats(block[j]), i + L < end || j < L - 3 ? L : n);
         }
       }
-    });
+    }
+  });
+}
+template <class X, class Given>
+inline void linear_prologue(const linear_args& a, int64_t m0, int64_t tokens, Given* to) {
+  const int64_t most = kStand == Tokens::apart ? 1 : linear_from_registers(a, tokens) ? kNarrowTokens : group_tokens(tokens);
+  const int64_t groups = (tokens + most - 1) / most;
+  for (int64_t g = 0, t = 0; g < groups; g++) {
+    const int64_t end = (g + 1) * tokens / groups, begin = t;
+    int64_t rows[L];
+    for (; t < end; t++) rows[t - begin] = a.rows ? a.rows.as<const int32_t>()[m0 + t] : m0 + t;
+    linear_rows<X>(a, rows, end - begin, tokens * kBlock, to + begin * kBlock);
   }
 }
 
@@ -70,9 +100,20 @@ inline void linear_product(const LinearScratch& s, const char* panel, int64_t k,
     return Product<W>{panel + b * block_bytes, row_bytes, x + b * xb, steps, s.out, kRows, block_bytes, xb};
   };
   int64_t b = 0;
+  if constexpr (kWiden && std::is_same_v<W, Pairs>)
+    if (tokens > 4) {
+      for (; b < s.blocks; b++) {
+        const Product<W> p = product(b);
+        widen_pairs(p.w, p.steps, s.block);
+        const int64_t steps = min_of(kBlock, k - b * kBlock);
+        multiply<F32, 1, Ahead::other, kRows, kStand>(
+            tokens, {s.block, row_bytes, p.x, steps, s.out, kRows, 0, 0, p.w + block_bytes, block_bytes});
+      }
+      return;
+    }
   if (tokens <= 2)
-    for (; b + 2 <= k / kBlock; b += 2) multiply<W, 2, Ahead::weights>(tokens, product(b));
-  for (; b < s.blocks; b++) multiply<W, 1, Ahead::weights>(tokens, product(b));
+    for (; b + 2 <= k / kBlock; b += 2) multiply<W, 2, Ahead::weights, kRows, kStand>(tokens, product(b));
+  for (; b < s.blocks; b++) multiply<W, 1, Ahead::weights, kRows, kStand>(tokens, product(b));
 }
 
 // W is Pairs or Dots
@@ -87,12 +128,12 @@ inline void linear_product_narrow(const linear_args& a, const LinearScratch& s, 
   const Given* x = reinterpret_cast<const Given*>(s.x);
   for (int64_t k0 = 0; k0 < k; k0 += kBlock, words += kNarrowBlockBytes, x += xb) {
     const int64_t values = min_of(kBlock, k - k0), groups = (values + kNarrowGroup - 1) / kNarrowGroup;
-    if (tokens <= kNarrowTokens) {
-      multiply_narrow<W>(tokens, {words, w.bases(panel), e, k0, groups, 0, x, s.out, kRows});
+    if (linear_from_registers(a, tokens)) {
+      multiply_narrow<W, kStand>(tokens, {words, w.bases(panel), e, k0, groups, 0, x, s.out, kRows});
     } else {
       widen_block<Buffered>(words, w.bases(panel), e, k0, groups, s.block);
       const int64_t steps = (values + Buffered::step - 1) / Buffered::step;
-      multiply<Buffered, 1, Ahead::other>(
+      multiply<Buffered, 1, Ahead::other, kRows, kStand>(
           tokens, {s.block, 4 * kRows, x, steps, s.out, kRows, 0, 0, words + kNarrowBlockBytes, kNarrowBlockBytes});
     }
     while (e->k < k0 + kBlock) e++;
