@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# where it is set, every process of the tests would compile torch's Python again: 3 seconds
+unexport PYTHONDONTWRITEBYTECODE
 
 # the extension is built again when any of these changes; Python files are used where they stand
 NATIVE := pyproject.toml $(shell find native src/eventide/device src/eventide/ops -type f -not -path '*/__pycache__/*' 2>/dev/null)

@@ -95,3 +95,16 @@ def test_a_table_that_cannot_be_drawn_is_told() -> None:
         draw_all(TABLES[1:2], {"n": 60}, np.random.default_rng(0))
     with pytest.raises(ProgramError, match="'counts' is declared as histogram of 'topk'"):
         draw_all([t for t in TABLES if t.name == "counts"], {"n": 3}, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("pages", [2, 5, 40, 500])
+def test_a_cache_of_few_pages(pages: int) -> None:
+    """As many tokens as there may be are drawn onto as few pages as there are."""
+    own = Invariant("single", hi=wrap(4), of="seq", at="at")
+    table = Tensor("table", (wrap(40), wrap(3)), "int32", "input", invariants=(within(pages), own))
+    seq = Tensor("seq", (n,), "int32", "input", invariants=(within(40),))
+    tables = [table, seq, next(t for t in TABLES if t.name == "at")]
+    for seed in range(20):
+        drawn = draw_all(tables, {"n": 300}, np.random.default_rng(seed))
+        for t in tables:
+            check(t, drawn[t.name], {"n": 300}, drawn)

@@ -138,6 +138,7 @@ def draw_all(
         if inv.of not in out or (inv.at and inv.at not in out):
             raise ProgramError(f"table '{t.name}' is declared as {inv.kind} of '{inv.of}', which is no table of the plan")
         if inv.kind == "single":
+            _bring_together(t, inv, symbols, known, out)
             out[t.name] = _draw_single(t, inv, symbols, out, rng, spread)
             continue
         if inv.kind == "ends":
@@ -150,13 +151,36 @@ def draw_all(
     return out
 
 
+def _bring_together(
+    t: Tensor, inv: Invariant, symbols: Mapping[str, int], known: Mapping[str, Tensor], out: dict[str, np.ndarray]
+) -> None:
+    """Draws fewer places, where more were drawn than there are entries that may stand once: a cache of few pages."""
+    block, (lo, hi) = int(evaluate(inv.hi, symbols)), _bounds(t, symbols)
+    width = int(evaluate(t.shape[1], symbols))
+
+    def too_many() -> bool:
+        places = len(np.unique(out[inv.of] * width + out[inv.at] // block))
+        return places >= hi - lo
+
+    for name in (inv.at, inv.of):
+        if not all(i.kind == "within" for i in known[name].invariants):
+            continue
+        least = _bounds(known[name], symbols)[0]
+        while too_many() and int(out[name].max(initial=least)) > least:
+            out[name] = (least + (out[name] - least) // 2).astype(np.int32)
+
+
+def _bounds(t: Tensor, symbols: Mapping[str, int]) -> tuple[int, int]:
+    return next((int(evaluate(i.lo, symbols)), int(evaluate(i.hi, symbols))) for i in t.invariants if i.kind == "within")
+
+
 def _draw_single(
     t: Tensor, inv: Invariant, symbols: Mapping[str, int], known: Mapping[str, np.ndarray], rng: np.random.Generator, spread: float
 ) -> np.ndarray:
     """Entries that stand once where they must, and that may meet elsewhere."""
     table = draw(t, symbols, rng, spread)
     places = np.unique(known[inv.of] * table.shape[1] + known[inv.at] // int(evaluate(inv.hi, symbols)))
-    lo, hi = next((int(evaluate(i.lo, symbols)), int(evaluate(i.hi, symbols))) for i in t.invariants if i.kind == "within")
+    lo, hi = _bounds(t, symbols)
     if hi - lo < len(places) + (len(places) < table.size):
         raise ProgramError(f"table '{t.name}': {len(places)} entries that stand once do not fit in [{lo}, {hi})")
     values = rng.permutation(np.arange(lo, hi, dtype=np.int32))

@@ -7,8 +7,8 @@
 // Chunk i of the worker's stream lands in slot i % SLOTS and is consumed by warp i % 8. Wide products (wide.cuh) have a loader and
 // half of the slots for each warpgroup, whose four warps consume a chunk together.
 //
-// Every wait is bounded: a wait longer than `spin_limit` nanoseconds writes what it waited for into the status record and
-// raises the abort flag, on which every other wait of the grid gives up too.
+// Every wait for somebody is bounded: a wait longer than `spin_limit` nanoseconds writes what it waited for into the status record
+// and raises the abort flag, on which every other wait of the grid gives up too.
 #pragma once
 
 namespace ev {
@@ -419,7 +419,7 @@ struct Blocks {
   u32 bytes, tail;               // of a panel's line, and its tail
 };
 
-// The loader: LANES threads of a warp that keep the ring full, each with every LANES-th chunk. One thread would be too slow:
+// The loader: LANES threads of a warp that keep the ring full, each with every LANES-th chunk. For narrow products one is too slow:
 // asking whether a slot is free and issuing a copy takes it as long as the memory takes to deliver 6 KB. They go in step, so
 // the questions are asked once for all; their state is the same, but for `lane`. `pump` is one short loop for all classes.
 // A chunk of a wide product is a box of eight panels' parts, one instruction: a copy each takes the copy engine 110 cycles and
@@ -483,7 +483,8 @@ struct Loader {
   __device__ __forceinline__ void bring(int block, int line, bool tails) {
     const u32 full = bars + slot * 8, to = ring + slot * SLOT;
     const int slab = line / 4, before = slab * wide.tail;  // bytes of tails
-    while (!quit && !mbar_try_wait(full + SLOTS * 8, lap ^ 1)) quit = load_shared(flag) != 0;
+    do quit = load_shared(flag) != 0;  // first: after an abort slots are free before they have been filled
+    while (!quit && !mbar_try_wait(full + SLOTS * 8, lap ^ 1));
     if (quit) return;
     mbar_expect(full, 8 * (wide.bytes + (tails ? wide.tail : 0)));
     bulk_copy_box(to, wide.maps, (line * wide.bytes + before) / 8, block * 8, full);
@@ -565,9 +566,14 @@ __device__ __forceinline__ void input_main(Block* block, u8* scratch) {
       }
     }
   }
-  // copies still under way must land before the block may end
-  for (u32 i = asked > STAGES ? asked - STAGES : 0; i < asked; ++i)
-    if (STAGES_A_LINE == 1 || i % 2 == lane) while (!mbar_try_wait(&block->x_full[i % STAGES], (i / STAGES) & 1)) {}
+  // Copies still under way must land before the block may end. Of a launch that is aborted some were never asked for: the others
+  // have landed by the time that this gives up.
+  const u64 began = nanoseconds();
+  for (u32 i = asked > STAGES ? asked - STAGES : 0; i < asked; ++i) {
+    if (STAGES_A_LINE == 2 && i % 2 != lane) continue;
+    while (!mbar_try_wait(&block->x_full[i % STAGES], (i / STAGES) & 1))
+      if (block->quit == 1 && nanoseconds() - began > 10'000'000) break;
+  }
 }
 
 // Clears this worker's share of the bank that the next step uses. All tasks of the step before have ended, so nobody

@@ -12,7 +12,7 @@
 //
 // What earlier steps have written is there before the task's events are: the ring is filled with it while the task waits, and
 // the next items are brought to the L2 cache. Positions below all that the step has of the sequence are such, for the page that
-// a token goes to stands in the block table once (an invariant of it: `single`).
+// a token goes to stands in the block table once, where an invariant of it says so (`single`); else nothing is read ahead.
 //
 //     4 query heads a KV head, a tile of 4 tokens at positions 100 .. 103: row 4t + h is head h of token t, and sees
 //     positions 0 .. 100 + t; one head: warp 2 takes positions 32 .. 47, then nothing, as 160 is beyond 103; a run of three
@@ -123,7 +123,7 @@ struct attention_matrix_op {
 
   __device__ __forceinline__ void prefetch(const A& a, Worker& w, int i, int h, int count) {
     begin(a, i, count);
-    const int written = first_of_step(a, i);
+    const int written = A::block_table_t::single ? first_of_step(a, i) : 0;
     if (head() >= ev_min(count, WARPS)) return;
     const u32 l = lane();
     const i64 from = (i64)(h + head()) * A::k_cache_t::dim1 * D;

@@ -1,7 +1,7 @@
 """y = residual + Σ_s part[s], and h = y / sqrt(mean(y²) + eps) · norm_weight: ends a `linear_part`, begins what reads it.
 
 part [splits, tokens, n] float32, added in ascending order of s; residual, y and h [tokens, n]; y is rounded before its norm
-is taken. One token a task on a GPU, four where linears take 128.
+is taken. One token a task on a GPU, a few where linears take more than 64.
 """
 
 from pathlib import Path

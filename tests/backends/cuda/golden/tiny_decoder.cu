@@ -207,7 +207,7 @@ struct C3 {
   struct pos_t { const int* data; int dim0; static constexpr int layout = PLAIN; static constexpr bool polled = false; } pos;
   struct tile_indptr_t { const int* data; int dim0; static constexpr int layout = PLAIN; static constexpr bool polled = false; } tile_indptr;
   struct tile_seq_t { const int* data; int dim0; static constexpr int layout = PLAIN; static constexpr bool polled = false; } tile_seq;
-  struct block_table_t { const int* data; static constexpr int dim0 = 2; static constexpr int dim1 = 4; static constexpr int layout = PLAIN; static constexpr bool polled = false; } block_table;
+  struct block_table_t { const int* data; static constexpr int dim0 = 2; static constexpr int dim1 = 4; static constexpr bool single = true; static constexpr int layout = PLAIN; static constexpr bool polled = false; } block_table;
   struct y_t { bf16* data; int dim0; static constexpr int dim1 = 128; static constexpr int layout = PLAIN; static constexpr bool polled = false; } y;
   static constexpr int num_heads = 2;
   static constexpr int num_kv_heads = 1;
