@@ -365,7 +365,7 @@ class _ClassBody:
             if t.layout == TILES:
                 dims.append(f"static constexpr int rows = {max_value(self.plan, t.shape[0])};")
             maps = "const u8* maps; " if self._boxed(t.name) else ""
-            if t.role == "input" and t.dtype == "int32" and t.ndim == 2:
+            if t.dtype == "int32" and t.ndim == 2:
                 dims.append(f"static constexpr bool single = {_bool(any(i.kind == 'single' for i in t.invariants))};")
             lines.append(
                 f"  struct {o.name}_t {{ {const}{C_TYPES[t.dtype]}* data; {maps}{' '.join(dims)} "

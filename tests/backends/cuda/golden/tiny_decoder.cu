@@ -22,7 +22,7 @@ constexpr int ANNOUNCED = 4096;
 struct C0 {
   struct seq_t { const int* data; int dim0; static constexpr int layout = PLAIN; static constexpr bool polled = false; } seq;
   struct pos_t { const int* data; int dim0; static constexpr int layout = PLAIN; static constexpr bool polled = false; } pos;
-  struct tokens_t { const int* data; static constexpr int dim0 = 2; static constexpr int dim1 = 65; static constexpr int layout = PLAIN; static constexpr bool polled = false; } tokens;
+  struct tokens_t { const int* data; static constexpr int dim0 = 2; static constexpr int dim1 = 65; static constexpr bool single = false; static constexpr int layout = PLAIN; static constexpr bool polled = false; } tokens;
   struct w_t { const bf16* data; static constexpr int dim0 = 64; static constexpr int dim1 = 64; static constexpr int layout = PANEL8; static constexpr bool polled = false; } w;
   struct y_t { bf16* data; int dim0; static constexpr int dim1 = 64; static constexpr int layout = PLAIN; static constexpr bool polled = false; } y;
   static constexpr int tile_m = 1;
@@ -491,10 +491,10 @@ struct C8 {
   struct num_logprobs_t { const int* data; int dim0; static constexpr int layout = PLAIN; static constexpr bool polled = false; } num_logprobs;
   static constexpr bool has_best = false;
   static constexpr bool has_sums = false;
-  struct tokens_t { int* data; static constexpr int dim0 = 2; static constexpr int dim1 = 65; static constexpr int layout = PLAIN; static constexpr bool polled = false; } tokens;
+  struct tokens_t { int* data; static constexpr int dim0 = 2; static constexpr int dim1 = 65; static constexpr bool single = false; static constexpr int layout = PLAIN; static constexpr bool polled = false; } tokens;
   struct next_token_t { int* data; int dim0; static constexpr int layout = PLAIN; static constexpr bool polled = false; } next_token;
   struct logprob_t { float* data; int dim0; static constexpr int layout = PLAIN; static constexpr bool polled = false; } logprob;
-  struct top_ids_t { int* data; int dim0; static constexpr int dim1 = 20; static constexpr int layout = PLAIN; static constexpr bool polled = false; } top_ids;
+  struct top_ids_t { int* data; int dim0; static constexpr int dim1 = 20; static constexpr bool single = false; static constexpr int layout = PLAIN; static constexpr bool polled = false; } top_ids;
   struct top_logprobs_t { float* data; int dim0; static constexpr int dim1 = 20; static constexpr int layout = PLAIN; static constexpr bool polled = false; } top_logprobs;
   static constexpr int max_logprobs = 20;
   const Step& s;
