@@ -5,10 +5,9 @@
 One kernel for each number of `--tokens` that a task of the linears takes (8: the one for sequences of one token each); every
 figure is the median of `--rounds` launches by the GPU's own clock. A prompt is one launch, a batch one launch of 16 steps at
 `--context`. With more than 64 tokens a prompt goes in steps of `--step` tokens. `--tight` holds weights in 12 bits, as the engine
-does, whose kernels these are by default. `--phases` tells where a step's time
-goes, from a second kernel that records: for each kind of grid, microseconds from the last worker's end of the grid before to the
-last worker's end of this one, a worker's mean time in it, how much of that one of its warps waited for weights, and what followed
-the last of them.
+does, whose kernels these are by default. `--phases` tells where a step's time goes, from a second kernel that records: for each
+kind of grid, microseconds from the last worker's end of the grid before to the last worker's end of this one, a worker's mean
+time in it, how much of that one of its warps waited for weights, and what followed the last of them.
 """
 
 from __future__ import annotations
@@ -50,14 +49,11 @@ def phases(kernel: CudaKernel, steps: list[Step]) -> dict[str, list[float]]:
     middle step, in microseconds."""
     kernel.run(steps, large=False)
     timeline = timelines(kernel.plan, kernel.read_trace())[len(steps) // 2]
+    shares = timeline.by_grid()
     ends: dict[str, float] = {}
-    runs: dict[str, float] = {}
-    waits: dict[str, float] = {}
     rests: dict[str, float] = {}
     for span in timeline.spans:
         ends[span.grid] = max(ends.get(span.grid, 0.0), span.end_ns)
-        runs[span.grid] = runs.get(span.grid, 0.0) + span.end_ns - span.start_ns
-        waits[span.grid] = waits.get(span.grid, 0.0) + span.memory_ns
         rests[span.grid] = rests.get(span.grid, 0.0) + (span.end_ns - span.weights_ns if span.weights_ns else 0)
     assert kernel.plan.schedule is not None
     found: dict[str, list[float]] = {}
@@ -65,8 +61,8 @@ def phases(kernel: CudaKernel, steps: list[Step]) -> dict[str, list[float]]:
     for name in (s.grid for s in kernel.plan.schedule.segments if s.grid in ends):
         kind = found.setdefault(name.split(".")[-1], [0.0] * 5)
         kind[0] += max(0.0, ends[name] - before) / 1e3
-        kind[1] += runs[name] / kernel.workers / 1e3
-        kind[2] += waits[name] / kernel.workers / 1e3
+        kind[1] += shares[name].work_ns / kernel.workers / 1e3
+        kind[2] += shares[name].memory_ns / kernel.workers / 1e3
         kind[3] += rests[name] / kernel.workers / 1e3
         kind[4] += 1
         before = max(before, ends[name])

@@ -1,8 +1,9 @@
 // y = act(norm(x) · wᵀ + bias) + residual, one panel of 32 rows of w times the tokens of one tile.
 //
 // The prologue gathers, normalises and lays out the tile's x once a worker: [blocks of k][tokens][kBlock] (with AVX2 each group
-// of tokens [kBlock][tokens]), in float32, or in bfloat16 for dot products. Then x meets the panel block by block: the first group of tokens brings a block from memory, the
-// others find it in the first-level cache. Any number of tokens gives the same bits: see matmul.h.
+// of tokens [kBlock][tokens]), in float32, or in bfloat16 for dot products. Then x meets the panel block by block: the first group
+// of tokens brings a block from memory, the others find it in the first-level cache. Any number of tokens gives the same bits: see
+// matmul.h.
 //
 // Widening a block of bfloat16 once for all groups: with AVX-512 3 % faster on data at hand, slower when the weights come from
 // memory, as they do; with AVX2 10 to 40 % faster from 5 tokens on. Weights of 12 bits (narrow32) pay for being widened
