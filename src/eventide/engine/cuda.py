@@ -47,7 +47,7 @@ from .limits import MAX_SEQS, choose_limits
 from .load import Loaded, Progress
 from .plans import compiled_plan
 from .runner import Outputs, Running, stop_rule
-from .steps import Chunk, Step, decode_tables, split_tables_by_step
+from .steps import Chunk, Step, decode_tables, split_step, split_tables_by_step
 
 __all__ = ["CudaRunner", "cuda_limits", "open_cuda", "usable_device"]
 
@@ -60,8 +60,6 @@ MAX_TOKENS = 8192  # of one step of the engine
 LONGEST_PART = 1024  # positions of the past that one task reads, in steps of several sequences
 _RECORDS = 8192  # of every worker's timeline
 _RESERVE = 512 << 20  # bytes left for launches, scratch and the driver
-_TABLES = ("seq", "pos", "slot")  # one entry a token
-_SAMPLES = ("row_seq", "row_pos", "top_k", "num_logprobs", "temperature", "top_p", "seed")
 Array = npt.NDArray[Any]
 _Finish = Callable[[], Sequence[Outputs]]
 
@@ -473,34 +471,3 @@ def _splits(kernel: CudaKernel, limits: Limits, pos: Array) -> dict[str, Array]:
     most = kernel.plan.symbols["num_splits"][1]
     short = -(-(int(pos.max()) + 1) // LONGEST_PART) if pos.shape[1] > 1 else 1
     return split_tables_by_step(limits, pos.max(1) + 1, min(max(1, busy, short), most))
-
-
-def split_step(step: Step, width: int, queries: int = 1) -> list[Step]:
-    """A step whose tiles are single tokens, cut into steps of at most `width` tokens, in order, with tiles of up to `queries`."""
-    total, samples = step.symbols["num_tokens"], step.symbols["num_samples"]
-    if total <= width and queries == 1:
-        return [step]
-    inputs, rows, parts = step.inputs, step.inputs["logit_rows"], []
-    for first in range(0, total, width):
-        n = min(width, total - first)
-        mine = np.flatnonzero((rows >= first) & (rows < first + n))
-        drawn = mine[mine < samples]
-        part = {name: inputs[name][first : first + n] for name in _TABLES}
-        part |= {name: inputs[name][drawn] for name in _SAMPLES}
-        indptr = _tiles(part["seq"], part["pos"], queries)
-        part |= {
-            "tile_indptr": indptr,
-            "tile_seq": part["seq"][indptr[:-1]],
-            "block_table": inputs["block_table"],
-            "logit_rows": rows[mine] - np.int32(first),
-        }
-        symbols = {"num_tokens": n, "num_tiles": len(indptr) - 1, "num_rows": len(mine), "num_samples": len(drawn)}
-        parts.append(Step(symbols, part))
-    return parts
-
-
-def _tiles(seq: Array, pos: Array, queries: int) -> Array:
-    """Where tiles of up to `queries` consecutive tokens of one sequence begin, and the end: int32 [num_tiles + 1]."""
-    begins = np.flatnonzero(np.append(True, (np.diff(seq) != 0) | (np.diff(pos) != 1)))
-    cuts = [np.arange(a, b, queries) for a, b in zip(begins, [*begins[1:], len(seq)])]
-    return np.append(np.concatenate(cuts), len(seq)).astype(np.int32)

@@ -19,6 +19,8 @@ import numpy as np
 from ..models.decoder import Limits
 
 MAX_LOGPROBS = 20
+_TABLES = ("seq", "pos", "slot")  # one entry a token
+_SAMPLES = ("row_seq", "row_pos", "top_k", "num_logprobs", "temperature", "top_p", "seed")
 
 
 @dataclass(frozen=True)
@@ -176,3 +178,34 @@ def make_step(
         arrays |= split_tables(limits, int(pos.max()) + 1, splits)
         symbols["num_splits"] = len(arrays["split_begin"])
     return Step(symbols, arrays)
+
+
+def split_step(step: Step, width: int, queries: int = 1) -> list[Step]:
+    """A step whose tiles are single tokens, cut into steps of at most `width` tokens, in order, with tiles of up to `queries`."""
+    total, samples = step.symbols["num_tokens"], step.symbols["num_samples"]
+    if total <= width and queries == 1:
+        return [step]
+    inputs, rows, parts = step.inputs, step.inputs["logit_rows"], []
+    for first in range(0, total, width):
+        n = min(width, total - first)
+        mine = np.flatnonzero((rows >= first) & (rows < first + n))
+        drawn = mine[mine < samples]
+        part = {name: inputs[name][first : first + n] for name in _TABLES}
+        part |= {name: inputs[name][drawn] for name in _SAMPLES}
+        indptr = _tiles(part["seq"], part["pos"], queries)
+        part |= {
+            "tile_indptr": indptr,
+            "tile_seq": part["seq"][indptr[:-1]],
+            "block_table": inputs["block_table"],
+            "logit_rows": rows[mine] - np.int32(first),
+        }
+        symbols = {"num_tokens": n, "num_tiles": len(indptr) - 1, "num_rows": len(mine), "num_samples": len(drawn)}
+        parts.append(Step(symbols, part))
+    return parts
+
+
+def _tiles(seq: np.ndarray, pos: np.ndarray, queries: int) -> np.ndarray:
+    """Where tiles of up to `queries` consecutive tokens of one sequence begin, and the end: int32 [num_tiles + 1]."""
+    begins = np.flatnonzero(np.append(True, (np.diff(seq) != 0) | (np.diff(pos) != 1)))
+    cuts = [np.arange(a, b, queries) for a, b in zip(begins, [*begins[1:], len(seq)])]
+    return np.append(np.concatenate(cuts), len(seq)).astype(np.int32)

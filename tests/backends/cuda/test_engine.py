@@ -15,9 +15,9 @@ from eventide import SamplingParams
 from eventide.backends.cuda.driver import Device
 from eventide.cli import main
 from eventide.engine import cuda
-from eventide.engine.cuda import CudaRunner, split_step
+from eventide.engine.cuda import CudaRunner
 from eventide.engine.measure import measured_steps, read_bandwidth
-from eventide.engine.steps import Chunk, make_step
+from eventide.engine.steps import Chunk, make_step, split_step
 from eventide.errors import DeviceError, UsageError
 from eventide.models import hub
 from eventide.models.decoder import Limits

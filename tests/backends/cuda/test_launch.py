@@ -13,8 +13,16 @@ from eventide import target
 from eventide.backends.cuda.codegen import DEVICE
 from eventide.backends.cuda.launch import LaunchBlock, Packer
 from eventide.backends.cuda.layout import lay_out
-from eventide.engine.cuda import split_step
-from eventide.engine.steps import Chunk, Step, decode_steps, decode_tables, default_block_table, make_step, split_tables
+from eventide.engine.steps import (
+    Chunk,
+    Step,
+    decode_steps,
+    decode_tables,
+    default_block_table,
+    make_step,
+    split_step,
+    split_tables,
+)
 from eventide.errors import ProgramError
 from eventide.models.decoder import build_decoder
 from eventide.ops.program import Program
