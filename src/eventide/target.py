@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .ir.expr import Expr, as_int
+
 TILES = "tiles.cuda"  # the layout of activations that wide products of a GPU read, see device/cuda/tiles.cuh
 WIDE_ROWS = 64  # rows of a weight that one task of theirs takes
+SLIM_ROWS = 16  # or fewer, with few tokens: see device/cuda/slim.cuh
+SLIM_MOST = {16: 256}  # rows of a worker up to which tasks have so few, of so many tokens: the input comes once for every 32
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,17 @@ class Target:
 
     @property
     def wide(self) -> bool:
-        """Whether matrix products take many tokens a task, 64 rows of the weight at once (device/cuda/wide.cuh)."""
+        """Whether matrix products take many tokens a task (device/cuda/wide.cuh)."""
         return self.kind == "cuda" and self.tile_tokens > 8
 
-    @property
-    def product_rows(self) -> int:
-        """Rows of a weight that one task of a matrix product takes."""
-        return WIDE_ROWS if self.wide else self.tile_rows
+    def product_rows(self, rows: Expr) -> int:
+        """Rows of a weight of so many that one task of a matrix product takes."""
+        if not self.wide:
+            return self.tile_rows
+        n, most = as_int(rows), SLIM_MOST.get(self.tile_tokens, 0)
+        if n is None or n % SLIM_ROWS or n > most * self.num_workers:
+            return WIDE_ROWS
+        return SLIM_ROWS
 
     def product_layouts(self, dtype: str) -> dict[str, str]:
         """Layouts of a matrix product's operands, the weight `w` being of `dtype`."""

@@ -52,8 +52,7 @@ from .steps import Chunk, Step, decode_tables, split_step, split_tables_by_step
 __all__ = ["CudaRunner", "cuda_limits", "open_cuda", "usable_device"]
 
 TILE = 8  # tokens of the narrow kernels
-WIDE = (16, 32, 64)  # tokens of the wide ones for batches
-SLABS = 4  # of k, into which they cut their linears at most
+WIDE = {16: 1, 32: 4, 64: 4}  # tokens of the wide ones for batches, and into how many slabs they cut their k at most
 PROMPT, PROMPT_TILE, PROMPT_QUERIES = 512, 256, 32  # of the one for prompts: tokens of a step, of a linear's task, of attention's
 PROMPT_SLABS = 2  # of k, for the outputs to the residual: a step's tiles alone would leave half of the workers without
 MAX_TOKENS = 8192  # of one step of the engine
@@ -134,10 +133,10 @@ def _sizes(loaded: Loaded) -> list[_Size]:
         return [_Size(TILE, max(TILE, seqs))]
     decode = [_Size(1, 1, decode=True)] + ([_Size(TILE, min(TILE, seqs), decode=True)] if seqs > 1 else [])
     # fewer tokens are a batch; prompts go through the widest
-    wide = [w for w in WIDE if w == WIDE[-1] or seqs > w // 2]
+    wide = [w for w in WIDE if w == max(WIDE) or seqs > w // 2]
     queries = max(1, 16 // (c.num_heads // c.num_kv_heads))
     prompts = _Size(PROMPT_TILE, PROMPT, splits=PROMPT_SLABS, queries=PROMPT_QUERIES)
-    return [*decode, _Size(TILE, TILE), *(_Size(w, w, splits=SLABS, queries=queries) for w in wide), prompts]
+    return [*decode, _Size(TILE, TILE), *(_Size(w, w, splits=WIDE[w], queries=queries) for w in wide), prompts]
 
 
 def _compile(loaded: Loaded, schedule: str, loose: Collection[str]) -> CudaRunner:

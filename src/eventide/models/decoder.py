@@ -24,8 +24,11 @@ from ..errors import ProgramError
 from ..ir.expr import Sum, Var, wrap
 from ..ir.nodes import Invariant
 from ..ops.linear_part import most_splits
+from ..ops.linear_residual import block_of
 from ..ops.program import Program, TensorRef
 from .config import ModelConfig
+
+WORKERS = 132  # multiprocessors of the largest GPU
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,9 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool 
     With `decode`, the program of steps in which a sequence has one token at most: attention then rotates, appends and
     reads the past in one operator, split over the past as `split_begin` and `split_end` say.
 
-    With `splits` > 0, the program of steps of many tokens on a GPU: the linears with few columns for their k (queries, keys
-    and values; both outputs to the residual) are cut into at most so many slabs of k, see the operator `linear_part`.
+    With `splits` > 0, the program of steps of many tokens on a GPU. Of batches, with 1: both outputs to the residual end in half
+    of the next norm, see the operator `linear_residual`. Of prompts, with more: they are cut into at most so many slabs of k,
+    see `linear_part`.
     """
     if decode and splits:
         raise ProgramError("a decode program has few tokens a step: give either decode=True or splits, not both")
@@ -102,12 +106,16 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool 
     names = [f"layers.{i}.input_norm" for i in range(config.num_layers)] + ["norm"]
     norms = {name: p.weight(name, (config.hidden_size,), dtype) for name in (names if splits else names[-1:])}
     h: TensorRef = x
-    if splits:
+    squares: TensorRef | None = None
+    if splits == 1:
+        h, squares = p.call("half_norm", name="norm0", x=x, norm_weight=norms[names[0]], block=_block(config))
+    elif splits:
         h = p.call("rms_norm", name="norm0", x=x, w=norms[names[0]], eps=config.rms_norm_eps)
     for i in range(config.num_layers):
         layer = f"layers.{i}"
         if splits:
-            x, h = _split_layer(p, layer, norms[names[i + 1]], config, limits, dtype, step, (x, h), splits)
+            norm = norms[names[i + 1]] if splits > 1 or i + 1 < config.num_layers else None  # `norm_rows` takes the last one
+            x, h, squares = _wide_layer(p, layer, norm, config, limits, dtype, step, (x, h, squares), splits)
         else:
             x = _layer(p, layer, config, limits, dtype, step, x)
 
@@ -158,8 +166,8 @@ def _tables(p: Program, config: ModelConfig, limits: Limits, tokens_n: Var, deco
         rope=p.weight("rope", (limits.max_seq_len, config.head_dim), "float32"),
     )
     if decode:
-        # more than one part a worker of the largest GPU would only cost memory
-        splits_n = p.symbol("num_splits", 1, min(limits.max_splits, -(-132 // config.num_kv_heads)))
+        # more than one part a worker would only cost memory
+        splits_n = p.symbol("num_splits", 1, min(limits.max_splits, -(-WORKERS // config.num_kv_heads)))
         places = _within(0, limits.max_seq_len + 1)
         return replace(
             step,
@@ -234,43 +242,54 @@ def _layer(p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, st
     return result
 
 
-def _split_layer(
+def _block(c: ModelConfig) -> int:
+    return block_of(c.hidden_size, WORKERS)
+
+
+def _wide_layer(
     p: Program,
     name: str,
-    next_norm: TensorRef,
+    next_norm: TensorRef | None,
     c: ModelConfig,
     limits: Limits,
     dtype: str,
     step: _Step,
-    given: tuple[TensorRef, TensorRef],
-    most: int,
-) -> tuple[TensorRef, TensorRef]:
-    """A layer from (x, x normalised for it) to the same for what follows, with slabs of k."""
-    x, h = given
+    given: tuple[TensorRef, TensorRef, TensorRef | None],
+    splits: int,
+) -> tuple[TensorRef, TensorRef, TensorRef | None]:
+    """A layer from (x, x normalised for it, or half normalised with its squares) to the same for what follows; without a next norm
+    the second is the first."""
+    x, h, squares = given
 
     def weight(suffix: str, *shape: int) -> TensorRef:
         return p.weight(f"{name}.{suffix}", shape, dtype)
 
-    def part(call: str, x: TensorRef, suffix: str, n: int, k: int, most: int = most) -> TensorRef:
-        found: TensorRef = p.call("linear_part", name=f"{name}.{call}", x=x, w=weight(suffix, n, k), splits=most_splits(k, most))
+    def linear(call: str, suffix: str, n: int, bias: TensorRef | None = None) -> TensorRef:
+        w = weight(f"{suffix}_proj", n, c.hidden_size)
+        eps = 0.0 if squares is None else c.rms_norm_eps
+        found: TensorRef = p.call("linear", name=f"{name}.{call}", x=h, w=w, bias=bias, squares=squares, eps=eps)
         return found
 
-    def merge(call: str, part: TensorRef, x: TensorRef, norm: TensorRef) -> tuple[TensorRef, TensorRef]:
-        y, h = p.call("merge_norm", name=f"{name}.{call}", part=part, residual=x, norm_weight=norm, eps=c.rms_norm_eps)
-        return y, h
+    def add(call: str, of: TensorRef, norm: TensorRef | None, k: int, to: str) -> tuple[TensorRef, TensorRef, TensorRef | None]:
+        """x + of · wᵀ, and its norm."""
+        w = weight(f"{call}_proj", c.hidden_size, k)
+        if norm is None:
+            y = p.call("add", name=f"{name}.{to}", a=x, b=p.call("linear", name=f"{name}.{call}", x=of, w=w))
+            return y, y, None
+        if squares is not None:
+            block = _block(c)
+            y, h, s = p.call("linear_residual", name=f"{name}.{call}", x=of, w=w, residual=x, norm_weight=norm, block=block)
+            return y, h, s
+        part = p.call("linear_part", name=f"{name}.{call}", x=of, w=w, splits=most_splits(k, splits))
+        y, h = p.call("merge_norm", name=f"{name}.{to}", part=part, residual=x, norm_weight=norm, eps=c.rms_norm_eps)
+        return y, h, None
 
     rows = c.q_rows + 2 * c.kv_rows
-    if c.qkv_bias:
-        w, bias = weight("qkv_proj", rows, c.hidden_size), weight("qkv_bias", rows)
-        qkv = p.call("linear", name=f"{name}.qkv", x=h, w=w, bias=bias)
-    else:
-        # it has more columns than the outputs to the residual, which two slabs are for
-        qkv = part("qkv", h, "qkv_proj", rows, c.hidden_size, most if most > 2 else 1)
+    qkv = linear("qkv", "qkv", rows, weight("qkv_bias", rows) if c.qkv_bias else None)
     a = _mixed_attention(p, name, c, limits, dtype, step, qkv)
-    x, h = merge("x1", part("o", a, "o_proj", c.hidden_size, c.q_rows), x, weight("post_attention_norm", c.hidden_size))
-    u = p.call("linear", name=f"{name}.gate_up", x=h, w=weight("gate_up_proj", 2 * c.intermediate_size, c.hidden_size))
-    m = p.call("silu_mul", name=f"{name}.act", x=u)
-    return merge("x2", part("down", m, "down_proj", c.hidden_size, c.intermediate_size), x, next_norm)
+    x, h, squares = add("o", a, weight("post_attention_norm", c.hidden_size), c.q_rows, "x1")
+    m = p.call("silu_mul", name=f"{name}.act", x=linear("gate_up", "gate_up", 2 * c.intermediate_size))
+    return add("down", m, next_norm, c.intermediate_size, "x2")
 
 
 def _heads(

@@ -74,7 +74,7 @@ def test_steps_of_different_sizes(mixed: Packer) -> None:
 
 def test_a_prompts_steps_share_the_block_table() -> None:
     limits = replace(LIMITS, max_tokens=1024, max_seq_len=4096)
-    program = build_decoder(config(max_position_embeddings=4096), replace(limits, max_tokens=512), "bfloat16", splits=1)
+    program = build_decoder(config(max_position_embeddings=4096), replace(limits, max_tokens=512), "bfloat16", splits=2)
     plan = compile_plan(program, replace(target.h200(tile_tokens=128), tile_queries=32), verify=False)
     packer = Packer(plan, lay_out(plan))
     whole = make_step(limits, [Chunk(0, 0, 1024)], 1)

@@ -33,7 +33,8 @@ from .layout import PANEL, TIGHT, Layout, lay_out, max_value, slab_bytes
 from .wgmma import wgmma_source
 
 DEVICE = Path(__file__).parents[2] / "device" / "cuda"
-RUNTIME = ("ptx.cuh", "runtime.cuh", "weights.cuh", "tiles.cuh", "wide.cuh")  # before the operators' code
+# before the operators' code
+RUNTIME = ("ptx.cuh", "runtime.cuh", "weights.cuh", "tiles.cuh", "fragments.cuh", "wide.cuh", "slim.cuh")
 C_TYPES = {"float32": "float", "bfloat16": "bf16", "int32": "int", "int64": "i64"}
 LAYOUTS = {"plain": "PLAIN", PANEL: "PANEL8", TIGHT: "TIGHT8", TILES: "TILED"}
 
@@ -198,13 +199,16 @@ def wide_tokens(plan: Plan) -> int:
 
 
 def stages(tokens: int, scratch: int) -> int:
-    """Stages of a wide product's input that scratch memory holds, beside the sums of two blocks (device/cuda/wide.cuh).
+    """Stages of a wide product's input that scratch memory holds, beside the sums of two blocks and a number for each thread (see
+    device/cuda/runtime.cuh).
 
-    Where the warpgroups share by lines, up to 64 tokens, an even number: so that a stage's place belongs to one of them.
+    Up to 64 tokens a multiple of 4: so that a stage's place belongs to one warpgroup where they share by lines (wide.cuh), and to
+    one warp of each where every warp has its own (slim.cuh).
     """
-    sums, stage = 2 * (tokens if tokens <= 64 else 32) * 68 * 4, tokens * (256 if tokens <= 128 else 128)
-    found = min((scratch - sums) // stage, 8) if tokens else 1
-    return max(found - found % 2 if tokens <= 64 else found, 1)
+    sums = tokens * 1024 + 128 if tokens <= 32 else 2 * (tokens if tokens <= 64 else 32) * 68 * 4
+    stage = tokens * (256 if tokens <= 128 else 128)
+    found = min((scratch - sums - 1024) // stage, 16 if tokens <= 32 else 8) if tokens else 1
+    return max(found - found % 4 if tokens <= 64 else found, 1)
 
 
 def _bool(value: object) -> str:

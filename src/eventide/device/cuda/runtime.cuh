@@ -29,6 +29,9 @@ constexpr int LOADERS = WIDE ? 2 : 1, OWN_SLOTS = SLOTS / LOADERS;  // and the s
 constexpr int READERS = WIDE ? 4 : 1;    // warps that read a chunk of the ring
 constexpr bool BY_LINES = WIDE <= 64;    // how the warpgroups share wide products, see wide.cuh
 constexpr int STAGES_A_LINE = WIDE <= 128 ? 1 : 2, STAGE_BYTES = WIDE * 256 / STAGES_A_LINE;  // of a wide product's input
+// behind the stages: sums of both warpgroups, of 64 tokens or 32 at once, 64 rows and 4 floats between, or those of slim products'
+// warps, of 32 rows; a number for each thread
+constexpr int SUMS_ROW = 68, SUMS_BYTES = WIDE <= 32 ? WIDE * 1024 + 128 : 2 * (WIDE <= 64 ? WIDE : 32) * SUMS_ROW * 4;
 constexpr u32 LANES_MASK = (1u << LANES) - 1;
 constexpr int RING_ALIGN = WIDE ? 1024 : 128;
 constexpr int RING = (SLOTS * SLOT + RING_ALIGN - 1) / RING_ALIGN * RING_ALIGN;  // bytes of the ring
@@ -71,6 +74,29 @@ struct Input {
   int lines, passes;
 };
 
+// A slim product (slim.cuh) as its code sees it. What isn't there is a null pointer. After a product with `h` come half a norm and `squares`, as
+// `linear_residual` has them; with `halved` its input was half normalised.
+struct Slim {
+  const u8* x;
+  void* y;
+  const bf16 *bias, *residual, *norm_weight;
+  u8* h;
+  float* squares;
+  const float* halved;
+  u32 pitch;        // bytes between tiles of x
+  int lines;        // of x, 128 columns each
+  int columns;      // of y
+  int y_rows;       // of y where it is tiled, else 0
+  int h_rows;
+  int tokens;       // of the whole step
+  int first, block; // the task's first token, and the run's first block
+  int blocks;       // of the run
+  int halves;       // blocks of `halved`
+  float eps, per_column;  // of the norm: one over the columns
+  bool gated, wide; // whether y is of gate and up rows by turns; whether it is float32
+  bool pairs;       // whether the squares of two blocks are added together
+};
+
 // What belongs to the block, in shared memory.
 struct Block {
   // by one thread, before the others go on
@@ -92,6 +118,10 @@ struct Block {
   u64 full[SLOTS], empty[SLOTS], arguments_full[LOADERS][2];
   u64 x_full[STAGES], x_empty[STAGES], x_asked;  // of the stages of a wide product's input, and of a run's `input`
   Input input;
+  Slim slim;               // what the slim product at hand is
+#if EV_TRACE
+  u64 slim_trace[2];       // how long its first warp waited for weights, and when it had the last
+#endif
   alignas(16) u8 staged[STAGED];  // the step's small inputs, and its symbols: the code that comes first in a task needs them
   int symbols[NUM_SYMBOLS], loader_symbols[LOADERS][NUM_SYMBOLS];
   u64 args[3][ARGS];       // of the consumers' segment, of the next one, and of the last, whose notifier may still read
@@ -419,6 +449,14 @@ struct Blocks {
   u32 bytes, tail;               // of a panel's line, and its tail
 };
 
+// The same of a slim one (slim.cuh): blocks of two panels, of each of which all lines of a slab are a chunk. The first panel of
+// the first block begins at `from`, and each has `panel` bytes, `slab` those of a slab and `last` of the last one.
+struct Slabs {
+  const u8* from;
+  int blocks, together, slabs;
+  u32 panel, slab, last;
+};
+
 // The loader: LANES threads of a warp that keep the ring full, each with every LANES-th chunk. For narrow products one is too slow:
 // asking whether a slot is free and issuing a copy takes it as long as the memory takes to deliver 6 KB. They go in step, so
 // the questions are asked once for all; their state is the same, but for `lane`. `pump` is one short loop for all classes.
@@ -428,6 +466,7 @@ struct Loader {
   const u8* from;  // the operands of a run of tasks: `bytes` bytes, which the operator has asked for by `stream`
   u32 bytes, chunk;
   Blocks wide;     // or what `stream_blocks` says
+  Slabs slim;      // or `stream_slabs`, unless it has none
   int task;        // the first task of the next run; -1: the share's first
   u32 slot, lap;   // of the next chunk; laps are counted modulo 2
   u32 own;         // which of the loaders this is
@@ -439,7 +478,7 @@ struct Loader {
   Block* block;
 #endif
 
-  __device__ __forceinline__ Loader(Block* b, u8* memory) : from(nullptr), bytes(0), chunk(0), task(-1), slot(0), lap(0), own(WIDE ? threadIdx.x / 32 - WARPS : 0), lane(threadIdx.x % 32), quit(false) {
+  __device__ __forceinline__ Loader(Block* b, u8* memory) : from(nullptr), bytes(0), chunk(0), task(-1), slot(0), lap(0), own(WIDE ? threadIdx.x / 32 - WARPS : 0), lane(threadIdx.x % 32), quit(false), slim{} {
     ring = opaque(shared_address(memory)) + own * OWN_SLOTS * SLOT;
     bars = opaque(shared_address(b->full)) + own * OWN_SLOTS * 8;
     flag = opaque(shared_address((const void*)&b->quit));
@@ -458,12 +497,17 @@ struct Loader {
     chunk = each;
   }
 
-  __device__ __forceinline__ void stream_blocks(const Blocks& b) { wide = b; }
+  __device__ __forceinline__ void stream_blocks(const Blocks& b) { wide = b; slim.slabs = 0; }
+  __device__ __forceinline__ void stream_slabs(const Slabs& s) { slim = s; }
 
   // copies what was asked for
   __device__ __forceinline__ void pump() {
-    if constexpr (WIDE) pump_blocks();
-    else pump_chunks();
+    if constexpr (WIDE) {
+      if (slim.slabs) pump_slabs();
+      else pump_blocks();
+    } else {
+      pump_chunks();
+    }
   }
 
   // Blocks are passed `together` at a time: 128 columns of each, then the next 128. What holds for all of a slab comes with the
@@ -480,15 +524,36 @@ struct Loader {
       }
     }
   }
+  // Blocks are passed together here as well: a slab of each, then the next slab that is this loader's.
+  __device__ __forceinline__ void pump_slabs() {
+    for (int first = 0; first < slim.blocks; first += slim.together) {
+      const int end = ev_min(first + slim.together, slim.blocks);
+      for (int slab = own; slab < slim.slabs; slab += LOADERS) {
+        const u32 size = slab == slim.slabs - 1 ? slim.last : slim.slab;
+        for (int b = first; b < end; ++b) {
+          if (!await_slot()) return;
+          const u8* const src = slim.from + (i64)b * (2 * slim.panel) + slab * slim.slab;
+          const u32 full = bars + slot * 8, to = ring + slot * SLOT;
+          mbar_expect(full, 2 * size);
+          bulk_stream(to, src, size, full);
+          bulk_stream(to + size, src + slim.panel, size, full);
+          if (++slot == OWN_SLOTS) { slot = 0; lap ^= 1; }
+        }
+      }
+    }
+  }
+  __device__ __forceinline__ bool await_slot() {
+    do quit = load_shared(flag) != 0;  // first: after an abort slots are free before they have been filled
+    while (!quit && !mbar_try_wait(bars + (SLOTS + slot) * 8, lap ^ 1));
+    return !quit;
+  }
   __device__ __forceinline__ void bring(int block, int line, bool tails) {
+    if (!await_slot()) return;
     const u32 full = bars + slot * 8, to = ring + slot * SLOT;
     const int slab = line / 4, before = slab * wide.tail;  // bytes of tails
-    do quit = load_shared(flag) != 0;  // first: after an abort slots are free before they have been filled
-    while (!quit && !mbar_try_wait(full + SLOTS * 8, lap ^ 1));
-    if (quit) return;
     mbar_expect(full, 8 * (wide.bytes + (tails ? wide.tail : 0)));
-    bulk_copy_box(to, wide.maps, (line * wide.bytes + before) / 8, block * 8, full);
-    if (tails) bulk_copy_box(to + 8 * wide.bytes, wide.maps + 128, (ev_min(slab * 4 + 4, wide.all) * wide.bytes + before) / 8, block * 8, full);
+    bulk_stream_box(to, wide.maps, (line * wide.bytes + before) / 8, block * 8, full);
+    if (tails) bulk_stream_box(to + 8 * wide.bytes, wide.maps + 128, (ev_min(slab * 4 + 4, wide.all) * wide.bytes + before) / 8, block * 8, full);
   }
 
   // chunks of `chunk` bytes, the last one shorter
@@ -503,7 +568,7 @@ struct Loader {
       if (mine > 0) {
         const u32 size = mine < (int)chunk ? mine : chunk, full = bars + at * 8;
         mbar_expect(full, size);
-        bulk_copy(ring + at * SLOT, src, size, full);
+        bulk_stream(ring + at * SLOT, src, size, full);
       }
       slot += __popc(__ballot_sync(LANES_MASK, mine > 0));
       if (slot >= SLOTS) { slot -= SLOTS; lap ^= 1; }

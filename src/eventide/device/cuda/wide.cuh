@@ -12,9 +12,6 @@
 //     64 tokens, k = 4096, a run of 3 blocks: 32 lines of 128 columns. Of each line three chunks come, one a block, and a stage
 //     of x, 16 KB. Warpgroup 0 has lines 0, 2, 4, ... Stage 5 comes when it has done with stage 1, which stood in the same place.
 //
-// Weights of 12 bits become the bfloat16 that they were: the exponent's base is added as they are loosened, and a listed weight
-// takes its place in the register, which a warp sees to before it multiplies. So results are those of 16 bits, to the bit.
-//
 // `A` is the class of a grid with the operands and attributes of `linear`, or what looks like one; K: the task's k, which may be
 // a slab of the weight's.
 #pragma once
@@ -24,9 +21,12 @@ namespace ev {
 template <class A, int K>
 struct wide_product {
   static constexpr int LAYOUT = A::w_t::layout;
-  static constexpr bool TIGHT = LAYOUT == TIGHT8, GATED = A::activation == 1;
+  typedef line_of_weights<LAYOUT> Weights;
+  typedef typename Weights::Slab Slab;
+  typedef typename Weights::Raw Raw;
+  static constexpr bool TIGHT = Weights::TIGHT, GATED = A::activation == 1;
   static constexpr int TOKENS = A::tile_m, N = A::y_t::dim1;
-  static constexpr int LINES = K / BLOCK, LINE_BYTES = TIGHT ? TIGHT_BLOCK_BYTES : BLOCK * 16, TAIL = TIGHT ? TIGHT_TAIL : 0;
+  static constexpr int LINES = K / BLOCK, LINE_BYTES = Weights::BYTES, TAIL = Weights::TAIL;
   static constexpr int TOGETHER = BY_LINES ? 3 : 2;              // blocks that are passed at once
   static constexpr bool BY_WARPS = TOKENS <= 16;                 // each warp multiplies by itself
   static constexpr int BUFFERS = TOKENS <= 32 ? 2 : 1;           // chunks whose fragments have registers
@@ -34,6 +34,7 @@ struct wide_product {
   static_assert(A::x_t::layout == TILED, "the input of a wide linear must be made by an operator that can tile it");
   static_assert(!A::x_t::polled, "a wide linear's input can't announce itself");
   static_assert(!A::has_norm_weight && !A::has_rows, "a wide linear has no norm and no choice of rows before it");
+  static_assert(!A::has_squares || TOKENS <= 64, "a wide linear of more than 64 tokens can't end a norm");
   static_assert(K % BLOCK == 0, "a wide linear needs k to be a multiple of 128");
   static_assert(!GATED || A::w_t::dim0 % 64 == 0, "a wide linear with an activation needs a multiple of 64 rows");
   static_assert(A::y_t::layout != TILED || !A::has_residual, "a wide linear can't tile a sum with a residual");
@@ -47,90 +48,6 @@ struct wide_product {
   static __device__ __forceinline__ void stream(const A& a, Loader& l, int n, int count, int line = 0) {
     l.stream_blocks({a.w.maps, n, count, TOGETHER, line, LINES, pad_k(A::w_t::dim1) / BLOCK, LINE_BYTES, TAIL});
   }
-
-  // A place in a ring of barriers with their data, as it goes around.
-  template <int SIZE>
-  struct Place {
-    u32 at, turn;
-    __device__ __forceinline__ Place(u32 i) : at(i % SIZE), turn(i / SIZE & 1) {}
-    __device__ __forceinline__ void advance(u32 by) {
-      at += by;
-      if (at >= SIZE) { at -= SIZE; turn ^= 1; }
-    }
-  };
-
-  // ---- weights
-
-  // What holds for a slab of two panels: the exponent to add to the weights of this lane's rows, and its word of their lists.
-  struct Slab { u32 add[2], listed; };
-  typedef u32 Fragments[8][4];  // of a line: eight products of 16 columns
-
-  static __device__ __forceinline__ void read_slab(const Worker& w, u32 tails, Slab& s) {
-    const u32 in = w.lane & 15;
-    s.listed = in < TIGHT_LISTED ? load_shared(tails + (w.lane >> 4) * TAIL + 8 + in * 4) : 0;
-    #pragma unroll
-    for (int p = 0; p < 2; ++p) {
-      const u32 top = load_shared(tails + p * TAIL + (w.lane >> 4) * 4) >> (w.lane >> 2 & 3) * 8 & 255;
-      s.add[p] = top ? ((top - 15) << 7) * 0x10001u : 0;
-    }
-  }
-
-  // Of the slab's line `line`, listed weights of tiles FIRST to FIRST + COUNT - 1 take their places.
-  template <int FIRST, int COUNT>
-  static __device__ __forceinline__ void place_listed(const Worker& w, const Slab& s, int line, Fragments& f) {
-    const Listed mine = {s.listed};
-    u32 there = __ballot_sync(~0u, mine && mine.k() / BLOCK == line && (COUNT == 4 || mine.k() / 32 % 4 / COUNT == FIRST / COUNT));
-    #pragma unroll 1
-    for (; there; there &= there - 1) {
-      const int from = __ffs(there) - 1;
-      const Listed l = {__shfl_sync(~0u, s.listed, from)};
-      const int k = l.k(), at = (k >> 4 & 6) * 4 + (k >> 1 & 3) / 2 * 4 + (k >> 1 & 1) * 2 + (from >> 4);
-      const bool here = w.lane == l.row() * 4 + (k >> 3 & 3);
-      const u32 keep = !here ? ~0u : k & 1 ? 0xffffu : 0xffff0000u, put = !here ? 0 : k & 1 ? l.word & 0xffff0000u : l.word >> 16;
-      #pragma unroll
-      for (int i = 8 * FIRST; i < 8 * (FIRST + COUNT); ++i) {
-        u32& two = f[i / 4][i % 4];
-        if (i == at) two = (two & keep) | put;
-      }
-    }
-  }
-
-  // tile t of a line, 32 columns: the lane's 8 weights of panel p
-  static __device__ __forceinline__ void set(Fragments& f, int t, int p, const uint4& v) {
-    f[2 * t][p] = v.x;
-    f[2 * t][2 + p] = v.y;
-    f[2 * t + 1][p] = v.z;
-    f[2 * t + 1][2 + p] = v.w;
-  }
-
-  // A warp's part of a chunk: two panels' lines as they stand in memory. `load`: from shared memory, `make`: a tile's fragments.
-  struct Raw {
-    uint4 at[2][TIGHT ? 3 : 4];
-    __device__ __forceinline__ void load(const Worker& w, u32 panels) {
-      #pragma unroll
-      for (int p = 0; p < 2; ++p) {
-        #pragma unroll
-        for (int i = 0; i < (TIGHT ? 3 : 4); ++i) {
-          const u32 place = TIGHT ? w.lane * 16 : (w.lane >> 2) * 64 + ((w.lane ^ (w.lane >> 3)) & 3) * 16;
-          at[p][i] = load_shared_16(panels + p * LINE_BYTES + i * 512 + place);
-        }
-      }
-    }
-    __device__ __forceinline__ void make(int t, const Slab& s, Fragments& f) const {
-      const u32 keep = opaque(KEEP);
-      #pragma unroll
-      for (int p = 0; p < 2; ++p) {
-        if constexpr (TIGHT) {
-          const u32* const three = &at[p][0].x + 3 * t;
-          uint4 v = loosen(three[0], three[1], three[2], 0, keep);
-          v.x += s.add[p]; v.y += s.add[p]; v.z += s.add[p]; v.w += s.add[p];
-          set(f, t, p, v);
-        } else {
-          set(f, t, p, at[p][t]);
-        }
-      }
-    }
-  };
 
   // ---- the product
 
@@ -175,8 +92,8 @@ struct wide_product {
         const u32 at = ring + chunk.at * SLOT;
         w.await_chunk(full + chunk.at * 8, chunk.turn, there);
         Raw raw;
-        raw.load(w, at + panel * LINE_BYTES);
-        if (TIGHT && line % 4 < (BY_LINES ? 2 : 1)) read_slab(w, at + 8 * LINE_BYTES + panel * TAIL, slab[r]);
+        raw.load(w, at + panel * LINE_BYTES, LINE_BYTES);
+        if (TIGHT && line % 4 < (BY_LINES ? 2 : 1)) slab[r].read(w, at + 8 * LINE_BYTES + panel * TAIL, TAIL);
         __syncwarp();
         if (w.lane == 0) mbar_arrive(full + (SLOTS + chunk.at) * 8);
         chunk.advance(1);
@@ -188,7 +105,7 @@ struct wide_product {
           }
           #pragma unroll
           for (int t = 0; t < 4; ++t) raw.make(t, slab[r], f[0]);
-          if constexpr (TIGHT) place_listed<0, 4>(w, slab[r], line % 4, f[0]);
+          if constexpr (TIGHT) Weights::template place_listed<0, 4>(w, slab[r], line % 4, f[0]);
           #pragma unroll
           for (int i = 0; i < 8; ++i) {
             #pragma unroll
@@ -224,7 +141,7 @@ struct wide_product {
   static __device__ __forceinline__ void products(const Worker& w, float (&c)[TOKENS / 2], const Raw& raw, const Slab& slab, int line, u32 x, u32 x_full, const Place<STAGES>& stage, bool awaits, Fragments& f) {
     #pragma unroll
     for (int t = FIRST; t < FIRST + COUNT; ++t) raw.make(t, slab, f);
-    if constexpr (TIGHT) place_listed<FIRST, COUNT>(w, slab, line % 4, f);
+    if constexpr (TIGHT) Weights::template place_listed<FIRST, COUNT>(w, slab, line % 4, f);
     if (awaits) w.await(x_full + stage.at * 8, stage.turn);
     const u32 tiles = x + stage.at * STAGE_BYTES;
     __syncwarp();
@@ -239,6 +156,7 @@ struct wide_product {
   static __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) {
     const int first = m * TOKENS, tokens = ev_min(TOKENS, a.y.dim0 - first), passes = (count + TOGETHER - 1) / TOGETHER;
     if (w.tid == 0) ask_for_input(w.block, {(const u8*)a.x.data + (i64)first * 128, A::x_t::rows * 128, LINES, passes});
+    if constexpr (A::has_squares) other_half<TOKENS>(w, a.squares.data + first, A::squares_t::dim0, a.squares.dim1, tokens, 1.f / K, A::eps, scales(w));
     #pragma unroll 1
     for (int p = 0; p < passes; ++p) {
       const int done = p * TOGETHER, all = ev_min(TOGETHER, count - done);
@@ -258,7 +176,7 @@ struct wide_product {
 
   // ---- the results
 
-  static constexpr int AT_ONCE = TOKENS <= 64 ? TOKENS : 32, ROW = 68;  // tokens that change places at once; floats of one
+  static constexpr int AT_ONCE = TOKENS <= 64 ? TOKENS : 32, ROW = SUMS_ROW;  // tokens that change places at once; floats of one
   static constexpr int TEAM = BY_LINES ? CONSUMERS : 128;               // threads that store a block
 
   // The sums of a block: lane (g, q) of warp i has rows 16i + g and 16i + g + 8, of tokens 8j + 2q and 8j + 2q + 1. They change
@@ -283,12 +201,19 @@ struct wide_product {
     }
   }
 
+  // of the tokens, where their norm is to be ended
+  static __device__ __forceinline__ float* scales(const Worker& w) { return (float*)(w.scratch + STAGES * STAGE_BYTES + SUMS_BYTES); }
+
   // four rows of a token
-  static __device__ __forceinline__ float4 sum_of(const float* sums, int token, int row) {
+  static __device__ __forceinline__ float4 sum_of(const Worker& w, const float* sums, int token, int row) {
     float4 v = *(const float4*)(sums + token * ROW + row);
     if constexpr (BY_LINES) {
       const float4 u = *(const float4*)(sums + (AT_ONCE + token) * ROW + row);
       v.x += u.x; v.y += u.y; v.z += u.z; v.w += u.w;
+    }
+    if constexpr (A::has_squares) {
+      const float s = scales(w)[token];
+      v.x *= s; v.y *= s; v.z *= s; v.w *= s;
     }
     return v;
   }
@@ -298,7 +223,7 @@ struct wide_product {
     const int thread = w.tid % TEAM, row = thread % 16 * 4, n = block * 64 + row;
     #pragma unroll 1
     for (int i = thread / 16; i < tokens; i += TEAM / 16) {
-      const float4 sum = sum_of(sums, i, row);
+      const float4 sum = sum_of(w, sums, i, row);
       float v[4] = {sum.x, sum.y, sum.z, sum.w};
       const i64 at = (i64)(first + i) * N + n;
       #pragma unroll
@@ -331,7 +256,7 @@ struct wide_product {
       #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const int row = e * 16 + piece * 4;  // of columns 8e + 2 * piece and the one after
-        float4 v = sum_of(sums, i, row);
+        float4 v = sum_of(w, sums, i, row);
         if constexpr (A::has_bias) {
           const bf16* const bias = a.bias.data + block * 64 + row;
           v.x += to_float(bias[0]); v.y += to_float(bias[1]); v.z += to_float(bias[2]); v.w += to_float(bias[3]);

@@ -1,7 +1,8 @@
 """y = act(norm(x) · wᵀ + bias) + residual: a matrix product with what passes fuse around it.
 
 x [tokens, k], w [n, k], y [tokens, n] (or n/2 columns after ``silu_mul``, whose gate and up rows alternate in w).
-Prologue: with `norm_weight`, x is RMS-normalised first; with `rows`, row r of the input is x[rows[r]].
+Prologue: with `norm_weight`, x is RMS-normalised first; with `rows`, row r of the input is x[rows[r]]. With `squares`
+[blocks, tokens] float32, x is half normalised already (see `linear_residual`): sums are divided by sqrt(Σ squares / k + eps).
 Accumulation is in float32, in an order that depends on k alone.
 """
 
@@ -28,8 +29,9 @@ def outputs(call):  # type: ignore[no-untyped-def]
 def tile(call, target):  # type: ignore[no-untyped-def]
     _, k = call["w"].shape
     gated = call.attrs["activation"] == "silu_mul"
+    block = target.product_rows(call["w"].shape[0])
     m = tiled("m", target.tile_tokens, call["y"].shape[0])
-    cols = tiled("n", target.product_rows // 2 if gated else target.product_rows, call["y"].shape[1])
+    cols = tiled("n", block // 2 if gated else block, call["y"].shape[1])
     w_rows = cols.scaled(2) if gated else cols.span
     regions: dict[str, Region] = {"x": (m.span, full(k)), "w": (w_rows, full(k)), "y": (m.span, cols.span)}
     if "rows" in call:
@@ -37,6 +39,8 @@ def tile(call, target):  # type: ignore[no-untyped-def]
         regions["rows"] = (Span(m.span.lo, m.span.hi),)
     if "norm_weight" in call:
         regions["norm_weight"] = (full(k),)
+    if "squares" in call:
+        regions["squares"] = (full(call["squares"].shape[0]), m.span)
     if "bias" in call:
         regions["bias"] = (w_rows,)
     if "residual" in call:
@@ -44,7 +48,7 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     return Tiling(
         axes=[m.axis, cols.axis],
         regions=regions,
-        attrs={"tile_m": target.tile_tokens, "tile_n": target.product_rows},
+        attrs={"tile_m": target.tile_tokens, "tile_n": block},
         layouts=target.product_layouts(call["w"].dtype),
     )
 
@@ -56,13 +60,14 @@ OP = Op(
         Operand("w", streamed=True),
         Operand("norm_weight", optional=True),
         Operand("rows", optional=True),
+        Operand("squares", optional=True),
         Operand("bias", optional=True),
         Operand("residual", optional=True),
         Operand("y", "write", tiles=True),
     ],
     attrs=[
         Attr("activation", str, "none", choices=("none", "silu_mul")),
-        Attr("eps", float, 0.0, doc="of the norm in the prologue"),
+        Attr("eps", float, 0.0, doc="of the norm in the prologue, or of the other half of one"),
         Attr("out_dtype", str, "", doc="dtype of y; empty: that of x"),
     ],
     outputs_of=outputs,

@@ -288,7 +288,7 @@ struct linear_narrow_op {
   }
 };
 
-// more tokens a task: see device/cuda/wide.cuh
+// More tokens a task: see device/cuda/wide.cuh.
 template <class A>
 struct linear_wide_op : Stateless {
   static constexpr bool RUNS = true, WHOLE_CHUNKS = true;
@@ -297,7 +297,33 @@ struct linear_wide_op : Stateless {
   __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) { Product::run(a, w, m, n, count); }
 };
 
+// And with tasks of few rows: see device/cuda/slim.cuh.
 template <class A>
-struct linear_op : either<(A::tile_m > 8), linear_wide_op<A>, linear_narrow_op<A>>::type {};
+struct linear_slim_op {
+  static constexpr bool RUNS = true, WHOLE_CHUNKS = true;
+  typedef slim_product<A, 1> Product;
+  static __device__ __forceinline__ void stream(const A& a, Loader& l, int m, int n, int count) { Product::stream(a, l, n, count); }
+  __device__ __forceinline__ void prefetch(const A& a, Worker& w, int m, int n, int count) {
+    if (w.tid == 0) Product::describe(a, w.block->slim, m, n, count, [&](Slim& p) {
+      p.gated = A::activation == 1;
+      if constexpr (A::y_t::layout == TILED) p.y_rows = A::y_t::rows;
+      if constexpr (A::has_bias) p.bias = a.bias.data;
+      if constexpr (A::has_residual) p.residual = a.residual.data;
+      if constexpr (A::has_squares) {
+        p.halved = a.squares.data;
+        p.halves = A::squares_t::dim0;
+        p.eps = A::eps;
+        p.per_column = 1.f / A::x_t::dim1;
+      }
+    });
+  }
+  __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) { Product::run(a, w); }
+};
+
+template <class A>
+struct linear_op
+    : either<(A::tile_m > 8), typename either<A::tile_n == 16, linear_slim_op<A>, linear_wide_op<A>>::type, linear_narrow_op<A>>::type {
+  static_assert(A::tile_m > 8 || !A::has_squares, "a linear of few tokens can't end a norm that another operator began");
+};
 
 }  // namespace ev

@@ -10,6 +10,7 @@ gather 69 MB for 512 panels of 8 rows, and with 4 slabs 17 MB, while 4 MB of par
 from pathlib import Path
 
 from ...errors import ProgramError
+from ...target import WIDE_ROWS
 from ..declaration import Attr, Op, Operand, Tiling, full, tiled
 
 UNIT = 512  # a slab begins at a multiple of it, because packed weights are addressed so
@@ -31,7 +32,8 @@ def check(call):  # type: ignore[no-untyped-def]
 def tile(call, target):  # type: ignore[no-untyped-def]
     splits, tokens, n = call["part"].shape
     slab = int(str(call["x"].shape[1])) // call.attrs["splits"]
-    m, s, cols = tiled("m", target.tile_tokens, tokens), tiled("s", 1, splits), tiled("n", target.product_rows, n)
+    m, s = tiled("m", target.tile_tokens, tokens), tiled("s", 1, splits)
+    cols = tiled("n", WIDE_ROWS if target.wide else target.tile_rows, n)
     k = s.scaled(slab)
     # of steps with several tiles of tokens a slab waits for the whole input, which is there at the same time anyway: all of a
     # layer then comes after all of the one before, and the verifier looks at equal layers once

@@ -14,7 +14,7 @@ struct linear_part_op : Stateless {
     struct y_t { float* data; int dim0; static constexpr int dim1 = A::part_t::dim2, layout = PLAIN; };
     typedef typename A::x_t x_t;
     typedef typename A::w_t w_t;
-    static constexpr bool has_norm_weight = false, has_rows = false, has_bias = false, has_residual = false;
+    static constexpr bool has_norm_weight = false, has_rows = false, has_squares = false, has_bias = false, has_residual = false;
     static constexpr int activation = 0, tile_m = A::tile_m;
     static constexpr float eps = 0.f;
     x_t x;

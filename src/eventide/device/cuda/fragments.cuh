@@ -1,0 +1,153 @@
+// What products of many tokens (wide.cuh, slim.cuh) make of weights in shared memory: A fragments of 16 rows, two panels, and 128
+// columns, a line, in a warp's registers.
+//
+// Weights of 12 bits become the bfloat16 that they were: the exponent's base is added as they are loosened, and a listed weight
+// takes its place in the register, which a warp sees to before it multiplies. So results are those of 16 bits, to the bit.
+#pragma once
+
+namespace ev {
+
+// A place in a ring of barriers with their data, as it goes around.
+template <int SIZE>
+struct Place {
+  u32 at, turn;
+  __device__ __forceinline__ Place(u32 i) : at(i % SIZE), turn(i / SIZE & 1) {}
+  __device__ __forceinline__ void advance(u32 by) {  // at most a turn
+    at += by;
+    if (at >= SIZE) { at -= SIZE; turn ^= 1; }
+  }
+  template <int BY>
+  __device__ __forceinline__ void skip() {
+    turn ^= BY / SIZE & 1;
+    advance(BY % SIZE);
+  }
+};
+
+typedef u32 Fragments[8][4];  // of a line: eight products of 16 columns
+
+template <int LAYOUT, bool SCALED = false>
+struct line_of_weights {
+  static constexpr bool TIGHT = LAYOUT == TIGHT8;
+  static constexpr int BYTES = TIGHT ? TIGHT_BLOCK_BYTES : BLOCK * 16, TAIL = TIGHT ? TIGHT_TAIL : 0;  // of a panel
+
+  // What holds for a slab of two panels: the exponent to add to the weights of this lane's rows, and its word of their lists. Slabs
+  // that are SCALED leave that to the sums: `scale` of them is 2 ^ (top - 111), and listed weights are divided by it.
+  struct Slab {
+    u32 add[2], listed;
+    __device__ __forceinline__ float scale(int p) const { return TIGHT ? __uint_as_float(add[p]) : 1.f; }
+    // `tails`: where the first panel's stands, and the second one's `pitch` bytes further
+    __device__ __forceinline__ void read(const Worker& w, u32 tails, u32 pitch) {
+      const u32 in = w.lane & 15;
+      listed = in < TIGHT_LISTED ? load_shared(tails + (w.lane >> 4) * pitch + 8 + in * 4) : 0;
+      #pragma unroll
+      for (int p = 0; p < 2; ++p) {
+        const u32 top = load_shared(tails + p * pitch + (w.lane >> 4) * 4) >> (w.lane >> 2 & 3) * 8 & 255;
+        if constexpr (SCALED) add[p] = top ? (top + 16) << 23 : 0;
+        else add[p] = top ? ((top - 15) << 7) * 0x10001u : 0;
+      }
+    }
+  };
+
+  // Of the slab's line `line`, listed weights of tiles FIRST to FIRST + COUNT - 1 take their places.
+  template <int FIRST, int COUNT>
+  static __device__ __forceinline__ void place_listed(const Worker& w, const Slab& s, int line, Fragments& f) {
+    const Listed mine = {s.listed};
+    u32 there = __ballot_sync(~0u, mine && mine.k() / BLOCK == line && (COUNT == 4 || mine.k() / 32 % 4 / COUNT == FIRST / COUNT));
+    #pragma unroll 1
+    for (; there; there &= there - 1) {
+      const int from = __ffs(there) - 1;
+      const Listed l = {__shfl_sync(~0u, s.listed, from)};
+      const int k = l.k(), at = (k >> 4 & 6) * 4 + (k >> 1 & 3) / 2 * 4 + (k >> 1 & 1) * 2 + (from >> 4);
+      const bool here = w.lane == l.row() * 4 + (k >> 3 & 3);
+      u32 weight = l.word & 0xffff0000u;
+      if (SCALED && weight & 0x7f800000u) weight += (127u << 23) - (from < 16 ? s.add[0] : s.add[1]);
+      const u32 keep = !here ? ~0u : k & 1 ? 0xffffu : 0xffff0000u, put = !here ? 0 : k & 1 ? weight : weight >> 16;
+      replace_from<2 * FIRST, 2 * (FIRST + COUNT)>(f, at, keep, put);
+    }
+  }
+
+  // Bits of register `at` of all, one of the four from FIRST on: others' instructions are jumped over. (Written so that the compiler
+  // can't make an array in memory of the registers.)
+  template <int FIRST>
+  static __device__ __forceinline__ void replace(u32 (&f)[4], int at, u32 keep, u32 put) {
+    asm volatile(
+        "{\n.reg .pred p;\n.reg .b32 t;\n"
+        "setp.eq.s32 p, %4, %7;\nlop3.b32 t, %0, %5, %6, 0xea;\nselp.b32 %0, t, %0, p;\n"
+        "setp.eq.s32 p, %4, %8;\nlop3.b32 t, %1, %5, %6, 0xea;\nselp.b32 %1, t, %1, p;\n"
+        "setp.eq.s32 p, %4, %9;\nlop3.b32 t, %2, %5, %6, 0xea;\nselp.b32 %2, t, %2, p;\n"
+        "setp.eq.s32 p, %4, %10;\nlop3.b32 t, %3, %5, %6, 0xea;\nselp.b32 %3, t, %3, p;\n}"
+        : "+r"(f[0]), "+r"(f[1]), "+r"(f[2]), "+r"(f[3])
+        : "r"(at), "r"(keep), "r"(put), "n"(FIRST), "n"(FIRST + 1), "n"(FIRST + 2), "n"(FIRST + 3));
+  }
+  template <int I, int END>
+  static __device__ __forceinline__ void replace_from(Fragments& f, int at, u32 keep, u32 put) {
+    if (at / 4 == I) replace<4 * I>(f[I], at, keep, put);
+    if constexpr (I + 1 < END) replace_from<I + 1, END>(f, at, keep, put);
+  }
+
+  // tile t of a line, 32 columns: the lane's 8 weights of panel p
+  static __device__ __forceinline__ void set(Fragments& f, int t, int p, const uint4& v) {
+    f[2 * t][p] = v.x;
+    f[2 * t][2 + p] = v.y;
+    f[2 * t + 1][p] = v.z;
+    f[2 * t + 1][2 + p] = v.w;
+  }
+
+  // A warp's part of a chunk: two panels' lines as they stand in memory. `load`: from shared memory, `make`: a tile's fragments.
+  struct Raw {
+    uint4 at[2][TIGHT ? 3 : 4];
+    __device__ __forceinline__ void load(const Worker& w, u32 panels, u32 pitch) {
+      #pragma unroll
+      for (int p = 0; p < 2; ++p) {
+        #pragma unroll
+        for (int i = 0; i < (TIGHT ? 3 : 4); ++i) {
+          const u32 place = TIGHT ? w.lane * 16 : (w.lane >> 2) * 64 + ((w.lane ^ (w.lane >> 3)) & 3) * 16;
+          at[p][i] = load_shared_16(panels + p * pitch + i * 512 + place);
+        }
+      }
+    }
+    __device__ __forceinline__ void make(int t, const Slab& s, Fragments& f) const {
+      const u32 keep = opaque(KEEP), base = SCALED ? opaque(TIGHT_BASE) : 0;
+      #pragma unroll
+      for (int p = 0; p < 2; ++p) {
+        if constexpr (TIGHT) {
+          const u32* const three = &at[p][0].x + 3 * t;
+          uint4 v = loosen(three[0], three[1], three[2], base, keep);
+          if (!SCALED) { v.x += s.add[p]; v.y += s.add[p]; v.z += s.add[p]; v.w += s.add[p]; }
+          set(f, t, p, v);
+        } else {
+          set(f, t, p, at[p][t]);
+        }
+      }
+    }
+  };
+};
+
+// The other half of a half norm, for so many tokens, in shared memory: 1 / sqrt(Σ squares · per_column + eps) of each, where
+// squares [blocks, pitch] are the sums of blocks of columns (ops/linear_residual). All consumers take part; a barrier must pass before it
+// is read. `parts`: room for a number of every thread.
+template <int TOKENS>
+__device__ __forceinline__ void other_half(const Worker& w, const float* squares, int blocks, int pitch, int tokens, float per_column, float eps, float* parts) {
+  constexpr int TEAMS = CONSUMERS / TOKENS, AT_ONCE = 16;
+  const int t = w.tid % TOKENS, team = w.tid / TOKENS;
+  const float* const p = squares + ev_min(t, tokens - 1);
+  float sum = 0.f;
+  #pragma unroll 1
+  for (int b = team; b < blocks; b += TEAMS * AT_ONCE) {
+    float v[AT_ONCE];
+    #pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) v[i] = b + i * TEAMS < blocks ? load_weak_4(p + (i64)(b + i * TEAMS) * pitch) : 0.f;
+    #pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) sum += v[i];
+  }
+  parts[team * TOKENS + t] = sum;
+  w.sync();
+  if (w.tid < TOKENS) {
+    float all = 0.f;
+    #pragma unroll
+    for (int i = 0; i < TEAMS; ++i) all += parts[i * TOKENS + t];
+    parts[t] = rsqrtf(all * per_column + eps);  // read by this thread alone before
+  }
+}
+
+}  // namespace ev
