@@ -79,6 +79,9 @@ class StepView:
     def coords(self, grid: TaskGrid) -> np.ndarray:
         """All tasks of a grid in linear order (last axis fastest), [tasks, axes]; extents may depend on earlier axes."""
         found = np.zeros((1, 0), np.int64)
+        if not any(e.variable_names & set(grid.axis_names) for _, e in grid.axes):
+            extents = [max(0, self.value(e)) for _, e in grid.axes]
+            return np.indices(extents, np.int64).reshape(len(extents), -1).T if extents else found
         for d, (_, extent) in enumerate(grid.axes):
             env = {**self.symbols, **{a: found[:, i] for i, a in enumerate(grid.axis_names[:d])}}
             counts = np.broadcast_to(evaluate(extent, env, self.tables), (len(found),)).clip(0)

@@ -129,12 +129,8 @@ def exprs_of(region: Region) -> list[Expr]:
 
 
 def tables_of(region: Region) -> set[str]:
-    from .expr import tables
-
     names = {s.table for s in region if isinstance(s, Via)}
-    for e in exprs_of(region):
-        names |= tables(e)
-    return names
+    return names.union(*(e.table_names for e in exprs_of(region)))
 
 
 # ---------------------------------------------------------------------------------------------------- events, edges

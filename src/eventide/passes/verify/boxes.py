@@ -25,6 +25,7 @@ from .intervals import Ends, Facts, same
 
 MONOTONE = {"nondecreasing", "increasing", "partition", "offsets"}
 DISTINCT = {"distinct", "increasing", "grouping"}
+HIGHEST = 2**63 - 1
 
 
 @dataclass
@@ -117,6 +118,8 @@ def _ends(pair: Ends, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _column(v: Any, n: int) -> np.ndarray:
+    if np.ndim(v) == 0:
+        return np.full(n, v, np.int64)  # several times as quick as a broadcast
     a = np.asarray(v, np.int64)
     return a if a.shape == (n,) else np.broadcast_to(a, (n,))
 
@@ -245,7 +248,7 @@ def hulls(b: Boxes, ids: np.ndarray, num: int) -> Boxes:
     np.logical_or.at(alive, ids, b.alive)
 
     def ends(lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        low, high = np.full(num, np.iinfo(np.int64).max), np.full(num, np.iinfo(np.int64).min)
+        low, high = np.full(num, HIGHEST), np.full(num, -HIGHEST)
         np.minimum.at(low, ids[b.alive], lo[b.alive])
         np.maximum.at(high, ids[b.alive], hi[b.alive])
         return low, high
