@@ -17,6 +17,7 @@ from eventide.errors import ProgramError
 
 from . import decoders as d
 
+pytestmark = pytest.mark.untraced  # repeats itself: counting lines would take longer than the tests
 ISAS = [i for i in _native.supported_isas() if f"linear:{i}" in _native.compiled_ops()]
 
 
@@ -126,7 +127,6 @@ def test_schedules_workers_and_delays_agree_bit_for_bit(dtype: str) -> None:
             d.same_bits(a, b)
 
 
-@pytest.mark.untraced  # repeats itself: counting lines would take longer than the test
 def test_a_thousand_launches_of_mixed_shapes_without_a_reset() -> None:
     c = d.config(num_layers=1)
     plan = d.plan_of(c)

@@ -19,6 +19,7 @@ from eventide.errors import EventideError
 
 from .records import DEFINITION, EVALUATION, SOLUTION, TRACE, WORKLOAD, changed
 
+pytestmark = pytest.mark.untraced  # repeats itself: counting lines would take longer than the tests
 TEXT = st.text(max_size=8)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,

@@ -9,6 +9,8 @@ import pytest
 
 from tests.scripts import load_tool
 
+pytestmark = pytest.mark.untraced  # repeats itself: counting lines would take longer than the tests
+
 
 @pytest.fixture(scope="module")
 def checks() -> ModuleType:

@@ -90,8 +90,8 @@ PLANS["qwen2 mixed per_op"] = (partial(plan_of, schedule="per_op"), config(**SHA
 PLANS["qwen2 one"] = (plan_of_one, config(**SHAPES["qwen2"]))
 PLANS["long one"] = (plan_of_one, config(**SHAPES["long"]))
 PLANS["qwen2 mixed"] = (plan_of, config(**SHAPES["qwen2"]))
-# beside the others' operators the draw stands in the largest model's kernels, and in one of an odd vocabulary; for every
-# vocabulary in a kernel of its own (per_op)
+# beside the others' operators the draw stands in kernels of each kind for the largest model, and in one of an odd vocabulary;
+# for every vocabulary in a kernel of its own (per_op)
 UNSAMPLED = {"Qwen3-0.6B decode", "Llama-3.2-1B decode", "Llama-3.2-1B mixed", "long one", "qwen2 mixed"}
 
 
