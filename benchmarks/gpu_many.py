@@ -23,7 +23,7 @@ from gpu_decode import MODELS, config_of, fill
 
 from eventide import target
 from eventide.backends.cuda.kernel import CudaKernel
-from eventide.engine.cuda import PROMPT, PROMPT_QUERIES, PROMPT_SLABS, TILE, WIDE
+from eventide.engine.cuda import PROMPT, PROMPT_QUERIES, PROMPT_SLABS, TILE, slabs
 from eventide.engine.limits import MAX_SEQS
 from eventide.engine.steps import Chunk, Step, make_step
 from eventide.ir.nodes import Plan
@@ -75,10 +75,10 @@ def plan_of(args: argparse.Namespace, tokens: int) -> tuple[Plan, ModelConfig, L
     longest, prompts = max(args.context + STEPS, *args.prompts), tokens > MAX_SEQS
     width, seqs = (args.step, MAX_SEQS) if prompts else (tokens, tokens)
     limits = Limits(max_tokens=width, max_rows=seqs, max_seqs=seqs, max_seq_len=-(-longest // 64) * 64)
-    splits = 0 if tokens <= TILE else args.prompt_splits if prompts else args.splits or WIDE.get(tokens, 1)
+    splits = 0 if tokens <= TILE else args.prompt_splits if prompts else args.splits or slabs(config, tokens)
     program = build_decoder(config, limits, "bfloat16", decode=tokens <= TILE, splits=splits)
     together = PROMPT_QUERIES if prompts else max(1, 16 * config.num_kv_heads // config.num_heads) if splits else 1
-    made_for = replace(target.h200(tile_tokens=tokens, tight=args.tight), tile_queries=together)
+    made_for = replace(target.h200(tile_tokens=tokens, tight=args.tight), tile_queries=together, slim=splits == 1)
     return compile_plan(program, made_for, verify=False), config, limits, together
 
 
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--prompts", type=numbers, default=[PROMPT], help="their lengths")
     p.add_argument("--step", type=int, default=PROMPT, help="tokens of a step, where a task takes more than 64")
     p.add_argument("--context", type=int, default=512)
-    p.add_argument("--splits", type=int, help="slabs of k at most, if not as in the engine; 1: half norms instead")
+    p.add_argument("--splits", type=int, help="slabs of k at most, if not as in the engine; 1: slim products")
     p.add_argument("--prompt-splits", type=int, default=PROMPT_SLABS, help="the same where a task takes more than 64 tokens")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--tight", action="store_true")

@@ -8,8 +8,8 @@ from .ir.expr import Expr, as_int
 
 TILES = "tiles.cuda"  # the layout of activations that wide products of a GPU read, see device/cuda/tiles.cuh
 WIDE_ROWS = 64  # rows of a weight that one task of theirs takes
-SLIM_ROWS = 16  # or fewer, with few tokens: see device/cuda/slim.cuh
-SLIM_MOST = {16: 256}  # rows of a worker up to which tasks have so few, of so many tokens: the input comes once for every 32
+SLIM_ROWS = 16  # or fewer, of slim ones (device/cuda/slim.cuh)
+SLIM_MOST = 256  # rows of a worker up to which products are slim: their input comes once for every 32
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Target:
     split_kv: positions one attention task covers (0: the whole context in one task). tight: whether bfloat16 weights stand in
     12 bits, without loss; binding one that doesn't fit raises LooseWeightsError, and the engine makes its plans again with
     that one as it is. tight_bytes: where half of the weights are smaller than so many bytes, those that are stay as they are.
+    slim: whether matrix products of 16 or 32 tokens take 16 rows a task.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Target:
     arch: str = ""
     tight: bool = False
     tight_bytes: int = 16 << 20
+    slim: bool = False
 
     def weight_layout(self, dtype: str) -> str:
         """The layout of a weight that matrix products stream."""
@@ -46,10 +48,9 @@ class Target:
         """Rows of a weight of so many that one task of a matrix product takes."""
         if not self.wide:
             return self.tile_rows
-        n, most = as_int(rows), SLIM_MOST.get(self.tile_tokens, 0)
-        if n is None or n % SLIM_ROWS or n > most * self.num_workers:
-            return WIDE_ROWS
-        return SLIM_ROWS
+        n = as_int(rows)
+        slim = self.slim and n is not None and n % SLIM_ROWS == 0 and n <= SLIM_MOST * self.num_workers
+        return SLIM_ROWS if slim else WIDE_ROWS
 
     def product_layouts(self, dtype: str) -> dict[str, str]:
         """Layouts of a matrix product's operands, the weight `w` being of `dtype`."""
@@ -66,5 +67,4 @@ def cpu(num_workers: int = 2) -> Target:
 
 def h200(num_workers: int = 132, tile_tokens: int = 8, *, tight: bool = True) -> Target:
     """One NVIDIA H200: 132 multiprocessors."""
-    sizes = {"tile_rows": 8, "tile_tokens": tile_tokens, "tile_queries": 1, "split_kv": 64}
-    return Target("cuda", num_workers, **sizes, arch="sm_90a", tight=tight)
+    return Target("cuda", num_workers, 8, tile_tokens, tile_queries=1, split_kv=64, arch="sm_90a", tight=tight)

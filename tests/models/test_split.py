@@ -18,6 +18,7 @@ from eventide.errors import ProgramError
 from eventide.models.config import ModelConfig
 from eventide.models.decoder import Limits, build_decoder
 from eventide.ops.linear_part import most_splits
+from eventide.ops.linear_residual import block_of
 from eventide.ops.program import Program
 from eventide.passes.pipeline import compile_plan
 from tests.backends.cuda.gpu import config, reference, weights
@@ -46,7 +47,7 @@ KINDS = {
 @pytest.mark.parametrize("changes, tokens, splits, grids", KINDS.values(), ids=KINDS)
 def test_the_same_logits(changes: dict[str, Any], tokens: int, splits: int, grids: dict[str, int]) -> None:
     c = small(**changes)
-    made_for = replace(target.h200(tile_tokens=tokens), num_workers=7)
+    made_for = replace(target.h200(tile_tokens=tokens), num_workers=7, slim=splits == 1)
     plan = compile_plan(build_decoder(c, LIMITS, "bfloat16", splits=splits), made_for)
     found = Counter(g.op for g in plan.grids)
     assert {op: found[op] for op in ("linear_part", "linear_residual", "half_norm") if op in found} == grids
@@ -67,6 +68,19 @@ def test_the_same_logits(changes: dict[str, Any], tokens: int, splits: int, grid
 def test_how_many_slabs() -> None:
     assert [most_splits(k, 4) for k in (4096, 12288, 1024, 3072, 512, 320, 2560)] == [4, 4, 2, 3, 1, 1, 1]
     assert most_splits(12288, 12) == 12 and most_splits(4096, 0) == 1
+
+
+def test_how_wide_blocks_are() -> None:
+    assert [block_of(n, 132) for n in (4096, 1024, 2560, 5120, 16)] == [32, 16, 32, 16, 16]
+    with pytest.raises(ProgramError, match="1000 columns can't be cut into blocks of 16"):
+        block_of(1000, 132)
+    p = Program("p")
+    x = p.input("x", (p.symbol("num_tokens", 1, 16), 64), "bfloat16")
+    norm, w = p.weight("norm", (64,), "bfloat16"), p.weight("w", (64, 32), "bfloat16")
+    with pytest.raises(ProgramError, match="64 columns can't be cut into blocks of 48"):
+        p.call("half_norm", x=x, norm_weight=norm, block=48)
+    with pytest.raises(ProgramError, match="x has 64 columns but w has 32"):
+        p.call("linear_residual", x=x, w=w, residual=x, norm_weight=norm, block=16)
 
 
 def test_slabs_that_cannot_be() -> None:

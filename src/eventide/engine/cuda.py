@@ -52,7 +52,9 @@ from .steps import Chunk, Step, decode_tables, split_step, split_tables_by_step
 __all__ = ["CudaRunner", "cuda_limits", "open_cuda", "usable_device"]
 
 TILE = 8  # tokens of the narrow kernels
-WIDE = {16: 1, 32: 4, 64: 4}  # tokens of the wide ones for batches, and into how many slabs they cut their k at most
+WIDE = (16, 32, 64)  # tokens of the wide ones for batches
+SLABS = 4  # of k, into which they cut the outputs to the residual at most
+SLIM_TOKENS, SLIM_HIDDEN = 16, 2560  # where these have so many tokens, and so many columns or more, they are slim instead
 PROMPT, PROMPT_TILE, PROMPT_QUERIES = 512, 256, 32  # of the one for prompts: tokens of a step, of a linear's task, of attention's
 PROMPT_SLABS = 2  # of k, for the outputs to the residual: a step's tiles alone would leave half of the workers without
 MAX_TOKENS = 8192  # of one step of the engine
@@ -133,10 +135,15 @@ def _sizes(loaded: Loaded) -> list[_Size]:
         return [_Size(TILE, max(TILE, seqs))]
     decode = [_Size(1, 1, decode=True)] + ([_Size(TILE, min(TILE, seqs), decode=True)] if seqs > 1 else [])
     # fewer tokens are a batch; prompts go through the widest
-    wide = [w for w in WIDE if w == max(WIDE) or seqs > w // 2]
+    wide = [w for w in WIDE if w == WIDE[-1] or seqs > w // 2]
     queries = max(1, 16 // (c.num_heads // c.num_kv_heads))
     prompts = _Size(PROMPT_TILE, PROMPT, splits=PROMPT_SLABS, queries=PROMPT_QUERIES)
-    return [*decode, _Size(TILE, TILE), *(_Size(w, w, splits=WIDE[w], queries=queries) for w in wide), prompts]
+    return [*decode, _Size(TILE, TILE), *(_Size(w, w, splits=slabs(c, w), queries=queries) for w in wide), prompts]
+
+
+def slabs(c: ModelConfig, tokens: int) -> int:
+    """Into how many slabs a kernel for batches of so many tokens cuts its k at most; 1: its products are slim."""
+    return 1 if tokens <= SLIM_TOKENS and c.hidden_size >= SLIM_HIDDEN else SLABS
 
 
 def _compile(loaded: Loaded, schedule: str, loose: Collection[str]) -> CudaRunner:
@@ -147,7 +154,7 @@ def _compile(loaded: Loaded, schedule: str, loose: Collection[str]) -> CudaRunne
     def plan_of(size: _Size) -> Plan:
         limits = replace(loaded.limits, max_tokens=min(size.most, loaded.limits.slots), max_rows=size.most)
         model = replace(loaded, limits=limits, decode=size.decode, splits=size.splits)
-        made = replace(made_for, tile_tokens=size.tile, tile_queries=size.queries)
+        made = replace(made_for, tile_tokens=size.tile, tile_queries=size.queries, slim=size.splits == 1)
         return loosened(compiled_plan(model, made, schedule), loose)
 
     def fits(plan: Plan) -> bool:

@@ -44,7 +44,7 @@ def plan_of(kind: str, verify: bool = True) -> tuple[Plan, ModelConfig, Limits]:
     tokens, splits, tight, changes = KINDS[kind]
     c, limits = config(**changes), limits_of(tokens)
     program = build_decoder(c, limits, "bfloat16", splits=splits)
-    made_for = replace(H200, tile_tokens=tokens, tile_queries=QUERIES.get(kind, 1), tight=tight)
+    made_for = replace(H200, tile_tokens=tokens, tile_queries=QUERIES.get(kind, 1), tight=tight, slim=splits == 1)
     return compile_plan(program, made_for, verify=verify), c, limits
 
 
@@ -136,7 +136,7 @@ def test_per_op_gives_the_same_bits(kind: str) -> None:
     static = open_kernel(plan, c)
     tokens, splits, tight, _ = KINDS[kind]
     program = build_decoder(c, limits, "bfloat16", splits=splits)
-    other = compile_plan(program, replace(H200, tile_tokens=tokens, tight=tight), "per_op", verify=False)
+    other = compile_plan(program, replace(H200, tile_tokens=tokens, tight=tight, slim=splits == 1), "per_op", verify=False)
     graph = open_kernel(replace(other), c, memory=static.memory)
     steps = steps_of(limits)
     want, _ = run(static, steps, limits, c.vocab_size)

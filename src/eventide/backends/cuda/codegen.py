@@ -202,13 +202,14 @@ def stages(tokens: int, scratch: int) -> int:
     """Stages of a wide product's input that scratch memory holds, beside the sums of two blocks and a number for each thread (see
     device/cuda/runtime.cuh).
 
-    Up to 64 tokens a multiple of 4: so that a stage's place belongs to one warpgroup where they share by lines (wide.cuh), and to
-    one warp of each where every warp has its own (slim.cuh).
+    Up to 64 tokens an even number, for warpgroups take lines by turns: so that a stage's place belongs to one of them (wide.cuh).
+    Up to 32 a multiple of 4, for eight warps do: so that it belongs to one, or to one of each warpgroup (slim.cuh).
     """
     sums = tokens * 1024 + 128 if tokens <= 32 else 2 * (tokens if tokens <= 64 else 32) * 68 * 4
     stage = tokens * (256 if tokens <= 128 else 128)
     found = min((scratch - sums - 1024) // stage, 16 if tokens <= 32 else 8) if tokens else 1
-    return max(found - found % 4 if tokens <= 64 else found, 1)
+    turns = 4 if tokens <= 32 else 2 if tokens <= 64 else 1
+    return max(found - found % turns, 1)
 
 
 def _bool(value: object) -> str:

@@ -74,8 +74,8 @@ struct Input {
   int lines, passes;
 };
 
-// A slim product (slim.cuh) as its code sees it. What isn't there is a null pointer. After a product with `h` come half a norm and `squares`, as
-// `linear_residual` has them; with `halved` its input was half normalised.
+// A run of a slim product's tasks as its code sees it (slim.cuh). What isn't there is a null pointer. A product with `h` ends in half
+// a norm and `squares`, as `linear_residual` does; one with `halved` has an input that is half normalised.
 struct Slim {
   const u8* x;
   void* y;

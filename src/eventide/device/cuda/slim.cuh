@@ -1,19 +1,21 @@
-// Products of 16 or 32 tokens with blocks of few rows. A block is 16 rows, two panels, and a chunk of the ring a slab of them, 512 columns, whose four lines are the four
-// warps' of a warpgroup: each multiplies by itself, with mma.sync, and has its own part of k. So no output is cut into slabs that
-// somebody must add, and a warpgroup's chunks come by turns with the other one's. Two blocks are passed together.
+// Products of 16 or 32 tokens with blocks of few rows. A block is 16 rows, two panels, and a chunk of the ring a slab of them, 512
+// columns, whose four lines are the four warps' of a warpgroup: each multiplies by itself, with mma.sync, and has its own part of k.
+// So all workers have rows, and no output is cut into slabs that somebody must add. Slabs are the warpgroups' by turns. Two blocks
+// are passed together.
 //
 //     16 tokens, k = 4096, a run of 2 blocks: 8 slabs, of which warpgroup 0 has 0, 2, 4, 6, and its warp 3 lines 3, 11, 19, 27.
 //     Of each slab two chunks come, and of x four stages, one for each warp.
 //
 // Then the eight warps' sums of a block meet in shared memory and are added in the order of the warps, so in one that depends on k
-// alone.
+// alone. A line's sums are scaled by its rows' powers of two, which spares the exponents' additions to its weights.
 //
-// All slim products of a kernel run the same instructions, `slim_core`, which is told in shared memory what to do: a layer's
-// instructions must stay in the multiprocessor's cache, 128 KB, for a line of them takes 17 cycles from there and 47 from L2, and
-// more at every jump; a phase of a layer runs most of its own once or twice.
+// All slim products of a kernel run the same instructions, `slim_core`, which is told in shared memory what to do. A layer's
+// instructions should stay in the multiprocessor's cache, 128 KB: 128 bytes of them take 17 cycles from there and 47 from L2, more
+// at every jump, and a phase of a layer runs most of its own once or twice. It is a function, not inlined into the worker's loop:
+// there its registers cost the other operators theirs.
 //
-// A stage's place has been warps' of both warpgroups where there are no multiple of 8 places: whoever waits for it first makes sure
-// that the other one has read what stood there, or it would take the parity of two laps before for that of this one.
+// Where there are no multiple of 8 stages, a place has been another warp's before: whoever waits for it makes sure first that what
+// stood there has been read, or it would take the parity of two laps before for that of this one.
 #pragma once
 
 namespace ev {

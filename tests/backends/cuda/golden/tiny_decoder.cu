@@ -69,6 +69,7 @@ struct C1 {
   static constexpr bool has_norm_weight = true;
   struct norm_weight_t { const bf16* data; static constexpr int dim0 = 64; static constexpr int layout = PLAIN; static constexpr bool polled = false; } norm_weight;
   static constexpr bool has_rows = false;
+  static constexpr bool has_squares = false;
   static constexpr bool has_bias = false;
   static constexpr bool has_residual = false;
   struct y_t { bf16* data; int dim0; static constexpr int dim1 = 256; static constexpr int layout = PLAIN; static constexpr bool polled = false; } y;
@@ -266,6 +267,7 @@ struct C4 {
   struct w_t { const bf16* data; static constexpr int dim0 = 64; static constexpr int dim1 = 128; static constexpr int layout = PANEL8; static constexpr bool polled = false; } w;
   static constexpr bool has_norm_weight = false;
   static constexpr bool has_rows = false;
+  static constexpr bool has_squares = false;
   static constexpr bool has_bias = false;
   static constexpr bool has_residual = true;
   struct residual_t { const bf16* data; int dim0; static constexpr int dim1 = 64; static constexpr int layout = PLAIN; static constexpr bool polled = false; } residual;
@@ -321,6 +323,7 @@ struct C5 {
   static constexpr bool has_norm_weight = true;
   struct norm_weight_t { const bf16* data; static constexpr int dim0 = 64; static constexpr int layout = PLAIN; static constexpr bool polled = false; } norm_weight;
   static constexpr bool has_rows = false;
+  static constexpr bool has_squares = false;
   static constexpr bool has_bias = false;
   static constexpr bool has_residual = false;
   struct y_t { bf16* data; int dim0; static constexpr int dim1 = 64; static constexpr int layout = PLAIN; static constexpr bool polled = true; } y;
@@ -372,6 +375,7 @@ struct C6 {
   struct w_t { const bf16* data; static constexpr int dim0 = 64; static constexpr int dim1 = 64; static constexpr int layout = PANEL8; static constexpr bool polled = false; } w;
   static constexpr bool has_norm_weight = false;
   static constexpr bool has_rows = false;
+  static constexpr bool has_squares = false;
   static constexpr bool has_bias = false;
   static constexpr bool has_residual = true;
   struct residual_t { const bf16* data; int dim0; static constexpr int dim1 = 64; static constexpr int layout = PLAIN; static constexpr bool polled = true; } residual;
@@ -428,6 +432,7 @@ struct C7 {
   struct norm_weight_t { const bf16* data; static constexpr int dim0 = 64; static constexpr int layout = PLAIN; static constexpr bool polled = false; } norm_weight;
   static constexpr bool has_rows = true;
   struct rows_t { const int* data; int dim0; static constexpr int layout = PLAIN; static constexpr bool polled = false; } rows;
+  static constexpr bool has_squares = false;
   static constexpr bool has_bias = false;
   static constexpr bool has_residual = false;
   struct y_t { float* data; int dim0; static constexpr int dim1 = 64; static constexpr int layout = PLAIN; static constexpr bool polled = false; } y;
