@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--step", type=int, default=PROMPT, help="tokens of a step, where a task takes more than 64")
     p.add_argument("--context", type=int, default=512)
     p.add_argument("--splits", type=int, help="slabs of k at most, if not as in the engine; 1: slim products")
-    p.add_argument("--prompt-splits", type=int, default=PROMPT_SLABS, help="the same where a task takes more than 64 tokens")
+    p.add_argument("--prompt-splits", type=int, default=PROMPT_SLABS, help="the same for more than 64 tokens a task; 2 or more")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--tight", action="store_true")
     p.add_argument("--phases", action="store_true", help="and where a step's time goes")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .ir.expr import Expr, as_int
-
 TILES = "tiles.cuda"  # the layout of activations that wide products of a GPU read, see device/cuda/tiles.cuh
 WIDE_ROWS = 64  # rows of a weight that one task of theirs takes
 SLIM_ROWS = 16  # or fewer, of slim ones (device/cuda/slim.cuh)
@@ -44,12 +42,11 @@ class Target:
         """Whether matrix products take many tokens a task (device/cuda/wide.cuh)."""
         return self.kind == "cuda" and self.tile_tokens > 8
 
-    def product_rows(self, rows: Expr) -> int:
-        """Rows of a weight of so many that one task of a matrix product takes."""
+    def product_rows(self, rows: int | None) -> int:
+        """Rows of a weight of so many, if that is known, that one task of a matrix product takes."""
         if not self.wide:
             return self.tile_rows
-        n = as_int(rows)
-        slim = self.slim and n is not None and n % SLIM_ROWS == 0 and n <= SLIM_MOST * self.num_workers
+        slim = self.slim and rows is not None and rows % SLIM_ROWS == 0 and rows <= SLIM_MOST * self.num_workers
         return SLIM_ROWS if slim else WIDE_ROWS
 
     def product_layouts(self, dtype: str) -> dict[str, str]:

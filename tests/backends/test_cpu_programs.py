@@ -281,3 +281,12 @@ def test_an_operator_without_code(codeless: Op) -> None:
     assert get_op("codeless") is codeless
     with pytest.raises(ProgramError, match=r"operator 'codeless' has no CPU code: there is no cpu\.h"):
         CpuKernel(scaled("codeless"))
+
+
+def test_an_operand_that_only_gpus_take() -> None:
+    p = Program("halved")
+    t = p.symbol("num_tokens", 1, 8)
+    x, w = p.input("x", (t, 64), "float32"), p.weight("w", (64, 64), "float32")
+    p.output(p.call("linear", name="y", x=x, w=w, squares=p.input("squares", (4, t), "float32"), eps=1e-6), "out")
+    with pytest.raises(PlanError, match="grid 'y': the CPU's code of 'linear' takes no operand 'squares', only GPUs' code does"):
+        CpuKernel(compile_plan(p, cpu(1)))

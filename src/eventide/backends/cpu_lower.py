@@ -206,6 +206,8 @@ class _Lowering:
         if len(g.axes) > MAX_AXES:
             raise PlanError(f"grid '{g.name}' has {len(g.axes)} axes; the CPU backend takes at most {MAX_AXES}")
         op = get_op(g.op)
+        if unknown := [a.operand for a in g.accesses if op.operand(a.operand).gpu]:
+            raise PlanError(f"grid '{g.name}': the CPU's code of '{g.op}' takes no operand '{unknown[0]}', only GPUs' code does")
         self.slots = {a: self.first_coord + d for d, a in enumerate(g.axis_names)}
         extents = [e for _, e in g.axes]
         fixed = not any(tables(e) for e in extents) and not any(tables(s.rotate) for s in self._segments(g))

@@ -104,7 +104,8 @@ def _of_model(model: str, args: argparse.Namespace) -> Iterator[Exported]:
         max_tokens=max(*prompts, *batches), max_rows=most, max_seqs=most, max_seq_len=-(-longest // 64) * 64
     )
     target = {"cpu": cpu(1), "cuda": h200(tight=False)}.get(args.tasks)
-    for decode, slabs in ((True, 0), (False, 0), (False, 4)):  # the last as a GPU has it for many tokens
+    # the last two as a GPU has them for many tokens; tasks are of a target that has few
+    for decode, slabs in ((True, 0), (False, 0), (False, 4), (False, 1)):
         program = build_decoder(config, limits, args.dtype, decode=decode, splits=slabs)
         steps = []
         for batch in batches:
@@ -115,4 +116,4 @@ def _of_model(model: str, args: argparse.Namespace) -> Iterator[Exported]:
             step = make_step(limits, [Chunk(0, 0, length)], _TILE_QUERIES)
             steps.append(ExportStep(f"prompt of {length}", step.symbols, step.inputs))
         for version in (program, fuse(program)):
-            yield from export_program(version, steps, tags=[f"model:{Path(model).name}"], tasks=target)
+            yield from export_program(version, steps, tags=[f"model:{Path(model).name}"], tasks=target if slabs != 1 else None)

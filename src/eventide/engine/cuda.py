@@ -54,7 +54,7 @@ __all__ = ["CudaRunner", "cuda_limits", "open_cuda", "usable_device"]
 TILE = 8  # tokens of the narrow kernels
 WIDE = (16, 32, 64)  # tokens of the wide ones for batches
 SLABS = 4  # of k, into which they cut the outputs to the residual at most
-SLIM_TOKENS, SLIM_HIDDEN = 16, 2560  # where these have so many tokens, and so many columns or more, they are slim instead
+SLIM_TOKENS, SLIM_HIDDEN = 16, 2560  # but with so few tokens and so many columns products are slim, and nothing is cut
 PROMPT, PROMPT_TILE, PROMPT_QUERIES = 512, 256, 32  # of the one for prompts: tokens of a step, of a linear's task, of attention's
 PROMPT_SLABS = 2  # of k, for the outputs to the residual: a step's tiles alone would leave half of the workers without
 MAX_TOKENS = 8192  # of one step of the engine
@@ -143,7 +143,7 @@ def _sizes(loaded: Loaded) -> list[_Size]:
 
 def slabs(c: ModelConfig, tokens: int) -> int:
     """Into how many slabs a kernel for batches of so many tokens cuts its k at most; 1: its products are slim."""
-    return 1 if tokens <= SLIM_TOKENS and c.hidden_size >= SLIM_HIDDEN else SLABS
+    return 1 if tokens <= SLIM_TOKENS and c.hidden_size >= SLIM_HIDDEN and c.hidden_size % 128 == 0 else SLABS
 
 
 def _compile(loaded: Loaded, schedule: str, loose: Collection[str]) -> CudaRunner:

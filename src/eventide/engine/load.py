@@ -49,7 +49,7 @@ class Loaded:
     weight_bytes: int
     available: int | None  # bytes, before the weights
     decode: bool = False  # the program of steps in which a sequence has one token
-    splits: int = 0  # slabs of k in the program of steps of many tokens, see `build_decoder`
+    splits: int = 0  # in the program of steps of many tokens on a GPU, see `build_decoder`
 
     def program(self) -> Program:
         if self.decode or self.splits:

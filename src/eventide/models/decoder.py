@@ -87,9 +87,8 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool 
     With `decode`, the program of steps in which a sequence has one token at most: attention then rotates, appends and
     reads the past in one operator, split over the past as `split_begin` and `split_end` say.
 
-    With `splits` > 0, the program of steps of many tokens on a GPU. Of batches, with 1: both outputs to the residual end in half
-    of the next norm, see the operator `linear_residual`. Of prompts, with more: they are cut into at most so many slabs of k,
-    see `linear_part`.
+    With `splits` > 0, the program of steps of many tokens on a GPU. With 1 both outputs to the residual end in half of the next
+    norm, see the operator `linear_residual`; with more they are cut into at most so many slabs of k, see `linear_part`.
     """
     if decode and splits:
         raise ProgramError("a decode program has few tokens a step: give either decode=True or splits, not both")

@@ -43,13 +43,15 @@ REQUIRED = object()
 @dataclass(frozen=True)
 class Operand:
     """One tensor argument. `streamed`: known ahead and read once (weights), so a backend may fetch it before the
-    task's dependencies are there. `tiles`: device code for GPUs takes it in the layout `target.TILES` too."""
+    task's dependencies are there. `tiles`: device code for GPUs takes it in the layout `target.TILES` too. `gpu`: only GPUs' code
+    takes it at all."""
 
     name: str
     mode: Mode = "read"
     optional: bool = False
     streamed: bool = False
     tiles: bool = False
+    gpu: bool = False
     doc: str = ""
 
 

@@ -39,7 +39,7 @@ def _norms(program: Program) -> list[OpCall]:
     out = []
     for c in calls:
         norm = norms.get(c.operands.get("x", ""))
-        if c.op == "linear" and norm and not _by_hand(c) and not {"norm_weight", "rows"} & set(c.operands):
+        if c.op == "linear" and norm and not _by_hand(c) and not {"norm_weight", "rows", "squares"} & set(c.operands):
             operands = {**c.operands, "x": norm.operands["x"], "norm_weight": norm.operands["w"]}
             if "rows" in norm.operands:
                 operands["rows"] = norm.operands["rows"]

@@ -199,7 +199,7 @@ def wide_tokens(plan: Plan) -> int:
 
 
 def stages(tokens: int, scratch: int) -> int:
-    """Stages of a wide product's input that scratch memory holds, beside the sums of two blocks and a number for each thread (see
+    """Stages of a wide product's input that scratch memory holds, beside sums and, up to 64 tokens, a number for each thread (see
     device/cuda/runtime.cuh).
 
     Up to 64 tokens an even number, for warpgroups take lines by turns: so that a stage's place belongs to one of them (wide.cuh).
@@ -207,7 +207,8 @@ def stages(tokens: int, scratch: int) -> int:
     """
     sums = tokens * 1024 + 128 if tokens <= 32 else 2 * (tokens if tokens <= 64 else 32) * 68 * 4
     stage = tokens * (256 if tokens <= 128 else 128)
-    found = min((scratch - sums - 1024) // stage, 16 if tokens <= 32 else 8) if tokens else 1
+    numbers = 1024 if tokens <= 64 else 0  # of each thread, for the other half of a norm
+    found = min((scratch - sums - numbers) // stage, 16 if tokens <= 32 else 8) if tokens else 1
     turns = 4 if tokens <= 32 else 2 if tokens <= 64 else 1
     return max(found - found % turns, 1)
 

@@ -1,8 +1,9 @@
 // What products of many tokens (wide.cuh, slim.cuh) make of weights in shared memory: A fragments of 16 rows, two panels, and 128
 // columns, a line, in a warp's registers.
 //
-// Weights of 12 bits become the bfloat16 that they were: the exponent's base is added as they are loosened, and a listed weight
-// takes its place in the register, which a warp sees to before it multiplies. So results are those of 16 bits, to the bit.
+// Weights of 12 bits become the bfloat16 that they were: the exponent's base is added as they are loosened, or scales their sums
+// (SCALED), and a listed weight takes its place in the register, which a warp sees to before it multiplies. So results are those of
+// 16 bits, to the bit, unless something scaled is too small for a float.
 #pragma once
 
 namespace ev {
@@ -48,6 +49,12 @@ struct line_of_weights {
     }
   };
 
+  // A weight, the upper half of a float's bits, over a power of two. Exact but for one below 2 ^ -111 of its row's largest, whose
+  // last bits may be cut off.
+  static __device__ __forceinline__ u32 divided(u32 weight, u32 scale) {
+    return __float_as_uint(__uint_as_float(weight) * __uint_as_float((254u << 23) - scale)) & 0xffff0000u;
+  }
+
   // Of the slab's line `line`, listed weights of tiles FIRST to FIRST + COUNT - 1 take their places.
   template <int FIRST, int COUNT>
   static __device__ __forceinline__ void place_listed(const Worker& w, const Slab& s, int line, Fragments& f) {
@@ -60,7 +67,7 @@ struct line_of_weights {
       const int k = l.k(), at = (k >> 4 & 6) * 4 + (k >> 1 & 3) / 2 * 4 + (k >> 1 & 1) * 2 + (from >> 4);
       const bool here = w.lane == l.row() * 4 + (k >> 3 & 3);
       u32 weight = l.word & 0xffff0000u;
-      if (SCALED && weight & 0x7f800000u) weight += (127u << 23) - (from < 16 ? s.add[0] : s.add[1]);
+      if (SCALED) weight = divided(weight, from < 16 ? s.add[0] : s.add[1]);
       const u32 keep = !here ? ~0u : k & 1 ? 0xffffu : 0xffff0000u, put = !here ? 0 : k & 1 ? weight : weight >> 16;
       replace_from<2 * FIRST, 2 * (FIRST + COUNT)>(f, at, keep, put);
     }

@@ -74,18 +74,28 @@ __device__ __forceinline__ void bulk_copy(void* dst, const void* src, u32 bytes,
   bulk_copy(shared_address(dst), src, bytes, shared_address(bar));
 }
 
-// The same for what is read once a step: it leaves the L2 cache first, so that activations and the kernel's own instructions stay
-// there, over which a layer's weights would pass otherwise.
+// The same for what is read once a step, if ONCE: it leaves the L2 cache first, so that activations and the kernel's own
+// instructions stay there, over which a layer's weights would pass otherwise.
 constexpr u64 EVICT_FIRST = 0x12f0000000000000ull;  // what createpolicy.fractional.L2::evict_first gives for all of an access
+template <bool ONCE>
 __device__ __forceinline__ void bulk_stream(u32 dst, const void* src, u32 bytes, u32 bar) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;"
-               ::"r"(dst), "l"(src), "r"(bytes), "r"(bar), "l"(EVICT_FIRST) : "memory");
+  if constexpr (ONCE)
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;"
+                 ::"r"(dst), "l"(src), "r"(bytes), "r"(bar), "l"(EVICT_FIRST) : "memory");
+  else
+    bulk_copy(dst, src, bytes, bar);
 }
+
 // A box of a matrix from global to shared memory, likewise: its size and the matrix are what `map`, a CUtensorMap, says, x and y
 // where it begins, in elements and rows. Rows beyond the matrix are zeros, and count like the others. 128-byte aligned.
+template <bool ONCE>
 __device__ __forceinline__ void bulk_stream_box(u32 dst, const void* map, int x, int y, u32 bar) {
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;"
-               ::"r"(dst), "l"(map), "r"(x), "r"(y), "r"(bar), "l"(EVICT_FIRST) : "memory");
+  if constexpr (ONCE)
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;"
+                 ::"r"(dst), "l"(map), "r"(x), "r"(y), "r"(bar), "l"(EVICT_FIRST) : "memory");
+  else
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
+                 ::"r"(dst), "l"(map), "r"(x), "r"(y), "r"(bar) : "memory");
 }
 
 // global memory into L2, when there is time: 16-byte aligned, a multiple of 16 bytes

@@ -27,6 +27,7 @@ constexpr int THREADS = CONSUMERS + 128; // and the loader's warpgroup, of which
 constexpr int LANES = WIDE ? 1 : 2;      // threads of a warp that loads weights, of which there are
 constexpr int LOADERS = WIDE ? 2 : 1, OWN_SLOTS = SLOTS / LOADERS;  // and the slots of each
 constexpr int READERS = WIDE ? 4 : 1;    // warps that read a chunk of the ring
+constexpr bool ONCE = WIDE <= 64;        // whether a step reads its weights once: longer ones have several tiles of tokens
 constexpr bool BY_LINES = WIDE <= 64;    // how the warpgroups share wide products, see wide.cuh
 constexpr int STAGES_A_LINE = WIDE <= 128 ? 1 : 2, STAGE_BYTES = WIDE * 256 / STAGES_A_LINE;  // of a wide product's input
 // behind the stages: sums of both warpgroups, of 64 tokens or 32 at once, 64 rows and 4 floats between, or those of slim products'
@@ -118,7 +119,8 @@ struct Block {
   u64 full[SLOTS], empty[SLOTS], arguments_full[LOADERS][2];
   u64 x_full[STAGES], x_empty[STAGES], x_asked;  // of the stages of a wide product's input, and of a run's `input`
   Input input;
-  Slim slim;               // what the slim product at hand is
+  alignas(8) u8 slim_bytes[WIDE ? sizeof(Slim) : 8];
+  __device__ __forceinline__ Slim& slim() { return *(Slim*)slim_bytes; }  // what the slim product at hand is
 #if EV_TRACE
   u64 slim_trace[2];       // how long its first warp waited for weights, and when it had the last
 #endif
@@ -535,8 +537,8 @@ struct Loader {
           const u8* const src = slim.from + (i64)b * (2 * slim.panel) + slab * slim.slab;
           const u32 full = bars + slot * 8, to = ring + slot * SLOT;
           mbar_expect(full, 2 * size);
-          bulk_stream(to, src, size, full);
-          bulk_stream(to + size, src + slim.panel, size, full);
+          bulk_stream<ONCE>(to, src, size, full);
+          bulk_stream<ONCE>(to + size, src + slim.panel, size, full);
           if (++slot == OWN_SLOTS) { slot = 0; lap ^= 1; }
         }
       }
@@ -552,8 +554,8 @@ struct Loader {
     const u32 full = bars + slot * 8, to = ring + slot * SLOT;
     const int slab = line / 4, before = slab * wide.tail;  // bytes of tails
     mbar_expect(full, 8 * (wide.bytes + (tails ? wide.tail : 0)));
-    bulk_stream_box(to, wide.maps, (line * wide.bytes + before) / 8, block * 8, full);
-    if (tails) bulk_stream_box(to + 8 * wide.bytes, wide.maps + 128, (ev_min(slab * 4 + 4, wide.all) * wide.bytes + before) / 8, block * 8, full);
+    bulk_stream_box<ONCE>(to, wide.maps, (line * wide.bytes + before) / 8, block * 8, full);
+    if (tails) bulk_stream_box<ONCE>(to + 8 * wide.bytes, wide.maps + 128, (ev_min(slab * 4 + 4, wide.all) * wide.bytes + before) / 8, block * 8, full);
   }
 
   // chunks of `chunk` bytes, the last one shorter
@@ -568,7 +570,7 @@ struct Loader {
       if (mine > 0) {
         const u32 size = mine < (int)chunk ? mine : chunk, full = bars + at * 8;
         mbar_expect(full, size);
-        bulk_stream(ring + at * SLOT, src, size, full);
+        bulk_stream<ONCE>(ring + at * SLOT, src, size, full);
       }
       slot += __popc(__ballot_sync(LANES_MASK, mine > 0));
       if (slot >= SLOTS) { slot -= SLOTS; lap ^= 1; }

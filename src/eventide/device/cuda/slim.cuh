@@ -9,12 +9,12 @@
 // Then the eight warps' sums of a block meet in shared memory and are added in the order of the warps, so in one that depends on k
 // alone. A line's sums are scaled by its rows' powers of two, which spares the exponents' additions to its weights.
 //
-// All slim products of a kernel run the same instructions, `slim_core`, which is told in shared memory what to do. A layer's
+// All slim products of a kernel whose weights have one layout run the same instructions, `slim_core`, which is told in shared memory what to do. A layer's
 // instructions should stay in the multiprocessor's cache, 128 KB: 128 bytes of them take 17 cycles from there and 47 from L2, more
 // at every jump, and a phase of a layer runs most of its own once or twice. It is a function, not inlined into the worker's loop:
 // there its registers cost the other operators theirs.
 //
-// Where there are no multiple of 8 stages, a place has been another warp's before: whoever waits for it makes sure first that what
+// Where stages are no multiple of 8, a place has been another warp's before: whoever waits for it makes sure first that what
 // stood there has been read, or it would take the parity of two laps before for that of this one.
 #pragma once
 
@@ -42,7 +42,7 @@ struct slim_core {
 #if EV_TRACE
     w.memory_wait = w.weights_at = 0;
 #endif
-    const Slim& p = block->slim;
+    const Slim& p = block->slim();
     const int tokens = ev_min(TOKENS, p.tokens - p.first), lines = p.lines, slabs = (lines + 3) / 4, group = w.warp / 4;
     if (p.halved) other_half<TOKENS>(w, p.halved + p.first, p.halves, p.tokens, tokens, p.per_column, p.eps, scales(w));
     #pragma unroll 1
@@ -140,7 +140,7 @@ struct slim_core {
     int at, token, n;  // the token in the tile and in the step, and the first of the rows; at < 0: nothing
     uint2 residual, norm, bias;
     __device__ __forceinline__ Result(const Worker& w, bool two, int tokens, int done) {
-      const Slim& p = w.block->slim;
+      const Slim& p = w.block->slim();
       const int i = TOKENS == 16 ? w.tid ^ done / SLIM_TOGETHER % 2 * 128 : w.tid;
       at = i / 8 < TOKENS ? i / 8 : -1;
       token = p.first + at;
@@ -158,7 +158,7 @@ struct slim_core {
   // stand in another order for every second pair of tokens, because a warp's stores would meet in a bank, and so would the blocks.
   static constexpr int BLOCK_SUMS = WARPS * TOKENS * 16 + 16;
   static __device__ __forceinline__ void finish(const Worker& w, const Sums (&c)[2], const Result& result) {
-    const Slim& p = w.block->slim;
+    const Slim& p = w.block->slim();
     const int g = w.lane >> 2, q = w.lane & 3, half = result.n / 16 % 2 ^ p.block % 2, piece = result.n / 4 % 4;
     float* const all = sums(w);
     w.sync();  // what stood here has been read
@@ -271,7 +271,7 @@ struct slim_product {
 
   static __device__ __forceinline__ void run(const A& a, Worker& w) {
     if constexpr (!A::WAITS) w.sync();  // the description can be seen
-    const Slim& p = w.block->slim;
+    const Slim& p = w.block->slim();
     const int blocks = p.blocks, passes = (blocks + SLIM_TOGETHER - 1) / SLIM_TOGETHER;
     if (w.tid == 0) ask_for_input(w.block, {p.x, p.pitch, LINES, passes});
     Core::run(w.launch, w.block, w.ring, w.scratch, w.chunk, w.stage, w.segment, w.step);

@@ -9,6 +9,7 @@ Accumulation is in float32, in an order that depends on k alone.
 from pathlib import Path
 
 from ...errors import ProgramError
+from ...ir.expr import as_int
 from ...ir.nodes import Region, Span, Via
 from ..declaration import Attr, Op, Operand, Tiling, full, tiled
 
@@ -29,7 +30,7 @@ def outputs(call):  # type: ignore[no-untyped-def]
 def tile(call, target):  # type: ignore[no-untyped-def]
     _, k = call["w"].shape
     gated = call.attrs["activation"] == "silu_mul"
-    block = target.product_rows(call["w"].shape[0])
+    block = target.product_rows(as_int(call["w"].shape[0]))
     m = tiled("m", target.tile_tokens, call["y"].shape[0])
     cols = tiled("n", block // 2 if gated else block, call["y"].shape[1])
     w_rows = cols.scaled(2) if gated else cols.span
@@ -60,7 +61,7 @@ OP = Op(
         Operand("w", streamed=True),
         Operand("norm_weight", optional=True),
         Operand("rows", optional=True),
-        Operand("squares", optional=True),
+        Operand("squares", optional=True, gpu=True),
         Operand("bias", optional=True),
         Operand("residual", optional=True),
         Operand("y", "write", tiles=True),

@@ -302,9 +302,13 @@ template <class A>
 struct linear_slim_op {
   static constexpr bool RUNS = true, WHOLE_CHUNKS = true;
   typedef slim_product<A, 1> Product;
+  static_assert(!A::has_norm_weight && !A::has_rows, "a slim linear has no norm and no choice of rows before it");
+  static_assert(!A::x_t::polled, "a slim linear's input can't announce itself");
+  static_assert(A::activation != 1 || !A::has_residual, "a slim linear with an activation can't add a residual");
+  static_assert(A::activation != 1 || sizeof(*A::y_t::data) == 2, "a slim linear with an activation needs an output in bfloat16");
   static __device__ __forceinline__ void stream(const A& a, Loader& l, int m, int n, int count) { Product::stream(a, l, n, count); }
   __device__ __forceinline__ void prefetch(const A& a, Worker& w, int m, int n, int count) {
-    if (w.tid == 0) Product::describe(a, w.block->slim, m, n, count, [&](Slim& p) {
+    if (w.tid == 0) Product::describe(a, w.block->slim(), m, n, count, [&](Slim& p) {
       p.gated = A::activation == 1;
       if constexpr (A::y_t::layout == TILED) p.y_rows = A::y_t::rows;
       if constexpr (A::has_bias) p.bias = a.bias.data;

@@ -11,7 +11,7 @@ struct linear_residual_op {
   typedef slim_product<A, A::block / 16> Product;
   static __device__ __forceinline__ void stream(const A& a, Loader& l, int m, int n, int count) { Product::stream(a, l, n, count); }
   __device__ __forceinline__ void prefetch(const A& a, Worker& w, int m, int n, int count) {
-    if (w.tid == 0) Product::describe(a, w.block->slim, m, n, count, [&](Slim& p) {
+    if (w.tid == 0) Product::describe(a, w.block->slim(), m, n, count, [&](Slim& p) {
       p.residual = a.residual.data;
       p.norm_weight = a.norm_weight.data;
       p.h = (u8*)a.h.data;

@@ -1,7 +1,6 @@
 """Rotates queries and keys to their positions and appends keys and values to the cache, one KV head a task.
 
-q_in, k_in, v_in name the same tensor [tokens, (heads + 2·kv_heads)·head_dim]: queries, then keys, then values; or float32
-[splits, tokens, ...] from `linear_part`, whose slabs are added first.
+q_in, k_in, v_in name the same tensor [tokens, (heads + 2·kv_heads)·head_dim]: queries, then keys, then values.
 With `q_norm` and `k_norm` each head is RMS-normalised first (Qwen3). rope [positions, head_dim]: cosines, then sines, of
 the half-dimension frequencies (Su et al., 2021; the pairing of Hugging Face's models: i with i + head_dim/2).
 Caches are [kv_heads, slots, head_dim]; token t goes to slot[t]. q [tokens, heads·head_dim].
@@ -21,11 +20,10 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     m = tiled("m", tokens, call["q"].shape[0])
     h = tiled("h", 1, kv_heads)
     cache = (Span.at(h.var), Via(call["slot"].name, (), m.span.lo, m.span.hi), full(d))
-    rows = (*(full(e) for e in call["q_in"].shape[:-2]), m.span)
     regions = {
-        "q_in": (*rows, h.scaled(group * d)),
-        "k_in": (*rows, Span(heads * d + h.var * d, heads * d + h.var * d + d)),
-        "v_in": (*rows, Span((heads + kv_heads) * d + h.var * d, (heads + kv_heads) * d + h.var * d + d)),
+        "q_in": (m.span, h.scaled(group * d)),
+        "k_in": (m.span, Span(heads * d + h.var * d, heads * d + h.var * d + d)),
+        "v_in": (m.span, Span((heads + kv_heads) * d + h.var * d, (heads + kv_heads) * d + h.var * d + d)),
         "pos": (m.span,),
         "slot": (m.span,),
         "rope": tuple(full(e) for e in call["rope"].shape),
@@ -61,7 +59,7 @@ OP = Op(
         Attr("eps", float, 0.0, doc="of q_norm and k_norm"),
     ],
     outputs_of=lambda call: [
-        ((call["q_in"].shape[-2], call.attrs["num_heads"] * call.attrs["head_dim"]), call["k_cache"].dtype)
+        ((call["q_in"].shape[0], call.attrs["num_heads"] * call.attrs["head_dim"]), call["k_cache"].dtype)
     ],
     tile=tile,
     axes=["m", "h"],

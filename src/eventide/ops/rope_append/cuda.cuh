@@ -6,9 +6,6 @@
 namespace ev {
 
 // 16 bytes as numbers
-__device__ __forceinline__ void unpack_16(const uint4& p, float (&v)[4]) {
-  v[0] = __uint_as_float(p.x); v[1] = __uint_as_float(p.y); v[2] = __uint_as_float(p.z); v[3] = __uint_as_float(p.w);
-}
 __device__ __forceinline__ void unpack_16(const uint4& p, float (&v)[8]) {
   v[0] = low_half(p.x); v[1] = high_half(p.x); v[2] = low_half(p.y); v[3] = high_half(p.y);
   v[4] = low_half(p.z); v[5] = high_half(p.z); v[6] = low_half(p.w); v[7] = high_half(p.w);
@@ -39,30 +36,16 @@ __device__ __forceinline__ void get(const bf16* from, float (&v)[N]) {
   }
 }
 
-// the elements of what may be slabs, which are added first: [tokens, columns], or [splits, tokens, columns]
-template <class T, class = void>
-struct rope_input {
-  static constexpr int COLUMNS = T::dim1, SLABS = 1;
-  static __device__ __forceinline__ i64 slab(const T& x) { return 0; }
-};
-template <class T>
-struct rope_input<T, decltype((void)T::dim2)> {
-  static constexpr int COLUMNS = T::dim2, SLABS = T::dim0;
-  static __device__ __forceinline__ i64 slab(const T& x) { return (i64)x.dim1 * COLUMNS; }
-};
-
 template <class A>
 struct rope_append_op : Stateless {
   static constexpr bool RUNS = false;
   static constexpr int D = A::head_dim, HALF = D / 2, GROUP = A::num_heads / A::num_kv_heads, PARTS = GROUP + 2;
   static constexpr int SLOTS_N = A::k_cache_t::dim1;
-  typedef rope_input<typename A::q_in_t> In;
-  static constexpr int SLABS = In::SLABS, COLUMNS = In::COLUMNS;
-  static constexpr int N = 16 / sizeof(*A::q_in_t::data);  // elements of a piece
+  static constexpr int COLUMNS = A::q_in_t::dim1, N = 8;  // elements of a piece
   static constexpr int lanes_of(int pieces) { return pieces <= 1 ? 1 : 2 * lanes_of((pieces + 1) / 2); }
   static constexpr int SPAN = lanes_of(HALF / N);             // lanes of a vector
   static constexpr bool BY_PIECES = HALF % N == 0 && SPAN <= 32;
-  static constexpr int AT_ONCE = SLABS == 1 ? 4 : SLABS <= 4 ? 2 : 1;  // vectors of these lanes whose loads are under way together
+  static constexpr int AT_ONCE = 4;  // vectors of these lanes whose loads are under way together
 
   // what a vector is: one of the group's queries, the key, or the value, which is copied as it is
   struct Vector {
@@ -93,13 +76,13 @@ struct rope_append_op : Stateless {
   // branches would make the compiler keep what they bring in local memory.
   static __device__ __forceinline__ void by_pieces(const A& a, const Worker& w, int first, int vectors, int h, int i) {
     const int e = ev_min(w.lane % SPAN * N, HALF - N);
-    uint4 lo[AT_ONCE][SLABS], hi[AT_ONCE][SLABS];
+    uint4 lo[AT_ONCE], hi[AT_ONCE];
     #pragma unroll
     for (int n = 0; n < AT_ONCE; ++n) {
       const Vector v(first, ev_min(i + n * (32 / SPAN), vectors - 1));
-      const auto* x = a.q_in.data + (i64)v.token * COLUMNS + v.column(h) + e;
-      #pragma unroll
-      for (int s = 0; s < SLABS; ++s, x += In::slab(a.q_in)) { lo[n][s] = load_weak_16(x); hi[n][s] = load_weak_16(x + HALF); }
+      const bf16* const x = a.q_in.data + (i64)v.token * COLUMNS + v.column(h) + e;
+      lo[n] = load_weak_16(x);
+      hi[n] = load_weak_16(x + HALF);
     }
     #pragma unroll
     for (int n = 0; n < AT_ONCE; ++n) {
@@ -114,8 +97,8 @@ struct rope_append_op : Stateless {
         get(g, gx);
         get(g + HALF, gy);
       }
-      sum(lo[n], x);
-      sum(hi[n], y);
+      unpack_16(lo[n], x);
+      unpack_16(hi[n], y);
       if constexpr (A::has_q_norm) {
         #pragma unroll
         for (int j = 0; j < N; ++j) square += x[j] * x[j] + y[j] * y[j];
@@ -141,22 +124,8 @@ struct rope_append_op : Stateless {
       put_halves(to + HALF, y);
     }
   }
-  static __device__ __forceinline__ void sum(const uint4 (&slabs)[SLABS], float (&v)[N]) {
-    unpack_16(slabs[0], v);
-    #pragma unroll
-    for (int s = 1; s < SLABS; ++s) {
-      float more[N];
-      unpack_16(slabs[s], more);
-      #pragma unroll
-      for (int j = 0; j < N; ++j) v[j] += more[j];
-    }
-  }
-
   static __device__ __forceinline__ float value(const A& a, int token, int column) {
-    float v = 0.f;
-    #pragma unroll
-    for (int s = 0; s < SLABS; ++s) v += to_float(a.q_in.data[(i64)token * COLUMNS + s * In::slab(a.q_in) + column]);
-    return v;
+    return to_float(a.q_in.data[(i64)token * COLUMNS + column]);
   }
   // lane l rotates the pairs l, l + 32, ...
   static __device__ __forceinline__ void by_elements(const A& a, const Worker& w, const Vector& v, int h) {

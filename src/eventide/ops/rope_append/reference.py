@@ -15,11 +15,10 @@ def tile(t):  # type: ignore[no-untyped-def]
     d = t.attrs["head_dim"]
     rope = t.rope[t.pos].astype(np.float32)[:, None, :]
     cos, sin = rope[..., : d // 2], rope[..., d // 2 :]
-    q_in, k_in, v_in = (x.sum(axis=0) if x.ndim == 3 else x for x in (t.q_in, t.k_in, t.v_in))
-    q = q_in.astype(np.float32).reshape(len(t.pos), -1, d)
-    k = k_in.astype(np.float32)[:, None, :]
+    q = t.q_in.astype(np.float32).reshape(len(t.pos), -1, d)
+    k = t.k_in.astype(np.float32)[:, None, :]
     if t.has("q_norm"):
         q, k = head_norm(q, t.q_norm, t.attrs["eps"]), head_norm(k, t.k_norm, t.attrs["eps"])
     t.q[...] = rotate(q, cos, sin).reshape(t.q.shape)
     t.k_cache[0] = rotate(k, cos, sin)[:, 0]
-    t.v_cache[0] = v_in
+    t.v_cache[0] = t.v_in
