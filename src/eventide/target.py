@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+WORKERS = 132  # multiprocessors of the largest GPU
 TILES = "tiles.cuda"  # the layout of activations that wide products of a GPU read, see device/cuda/tiles.cuh
 WIDE_ROWS = 64  # rows of a weight that one task of theirs takes
 SLIM_ROWS = 16  # or fewer, of slim ones (device/cuda/slim.cuh)
@@ -62,6 +63,6 @@ def cpu(num_workers: int = 2) -> Target:
     return Target("cpu", num_workers, tile_rows=32, tile_tokens=128, tile_queries=16)
 
 
-def h200(num_workers: int = 132, tile_tokens: int = 8, *, tight: bool = True) -> Target:
+def h200(num_workers: int = WORKERS, tile_tokens: int = 8, *, tight: bool = True) -> Target:
     """One NVIDIA H200: 132 multiprocessors."""
     return Target("cuda", num_workers, 8, tile_tokens, tile_queries=1, split_kv=64, arch="sm_90a", tight=tight)

@@ -149,7 +149,7 @@ def slabs(c: ModelConfig, tokens: int) -> int:
 def _compile(loaded: Loaded, schedule: str, loose: Collection[str]) -> CudaRunner:
     """The kernels that the model fits, all at once; weights in 12 bits but for those named."""
     device = _device()
-    made_for = target.h200(min(132, device.num_sms))
+    made_for = target.h200(min(target.WORKERS, device.num_sms))
 
     def plan_of(size: _Size) -> Plan:
         limits = replace(loaded.limits, max_tokens=min(size.most, loaded.limits.slots), max_rows=size.most)

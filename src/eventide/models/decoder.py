@@ -26,9 +26,8 @@ from ..ir.nodes import Invariant
 from ..ops.linear_part import most_splits
 from ..ops.linear_residual import block_of
 from ..ops.program import Program, TensorRef
+from ..target import WORKERS
 from .config import ModelConfig
-
-WORKERS = 132  # multiprocessors of the largest GPU
 
 
 @dataclass(frozen=True)

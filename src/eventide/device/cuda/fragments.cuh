@@ -130,9 +130,9 @@ struct line_of_weights {
   };
 };
 
-// The other half of a half norm, for so many tokens, in shared memory: 1 / sqrt(Σ squares · per_column + eps) of each, where
-// squares [blocks, pitch] are the sums of blocks of columns (ops/linear_residual). All consumers take part; a barrier must pass before it
-// is read. `parts`: room for a number of every thread.
+// The other half of a half norm, for so many tokens, in shared memory: 1 / sqrt(Σ squares · per_column + eps) of each, where squares
+// [blocks, pitch] are the sums of blocks of columns (ops/linear_residual). All consumers take part; a barrier must pass before it is
+// read. `parts`: room for a number of every thread.
 template <int TOKENS>
 __device__ __forceinline__ void other_half(const Worker& w, const float* squares, int blocks, int pitch, int tokens, float per_column, float eps, float* parts) {
   constexpr int TEAMS = CONSUMERS / TOKENS, AT_ONCE = 16;

@@ -28,11 +28,13 @@ struct slim_core {
   typedef typename Weights::Slab Slab;
   typedef typename Weights::Raw Raw;
   static constexpr int TOKENS = WIDE == 16 ? 16 : 32;
-  static constexpr int SLAB_BYTES = 4 * Weights::BYTES + Weights::TAIL;
   typedef float Sums[TOKENS / 8][4];
 
   static __device__ __forceinline__ float* sums(const Worker& w) { return (float*)(w.scratch + STAGES * STAGE_BYTES); }
   static __device__ __forceinline__ float* scales(const Worker& w) { return (float*)(w.scratch + STAGES * STAGE_BYTES + SUMS_BYTES); }
+
+  // chunks that this warp's group has of so many blocks
+  static __device__ __forceinline__ u32 chunks_of(const Worker& w, int lines, int blocks) { return ((lines + 3) / 4 + 1 - w.warp / 4) / 2 * blocks; }
 
   static __device__ __noinline__ void run(const Launch& launch, Block* block, u8* ring, u8* scratch, u32 chunk, u32 stage, int segment, int step) {
     Worker w = {launch, block, ring, scratch};
@@ -43,13 +45,13 @@ struct slim_core {
     w.memory_wait = w.weights_at = 0;
 #endif
     const Slim& p = block->slim();
-    const int tokens = ev_min(TOKENS, p.tokens - p.first), lines = p.lines, slabs = (lines + 3) / 4, group = w.warp / 4;
+    const int tokens = ev_min(TOKENS, p.tokens - p.first), lines = p.lines;
     if (p.halved) other_half<TOKENS>(w, p.halved + p.first, p.halves, p.tokens, tokens, p.per_column, p.eps, scales(w));
     #pragma unroll 1
     for (int done = 0; done < p.blocks; done += SLIM_TOGETHER) {
       const bool two = p.blocks - done > 1;
       pass(w, chunk, stage, lines, two, tokens, done);
-      chunk += (slabs + 1 - group) / 2 * (1 + two);
+      chunk += chunks_of(w, lines, 1 + two);
       stage += lines;
     }
 #if EV_TRACE
@@ -91,7 +93,7 @@ struct slim_core {
 
   // The fragments of this warp's line of a chunk, which `left` lines of a slab are, and what its rows' sums are to be scaled by.
   static __device__ __forceinline__ void read_block(const Worker& w, u32 ring, u32 full, Place<OWN_SLOTS>& chunk, bool& there, int part, int left, Fragments& f, float (&scale)[2]) {
-    const u32 at = ring + chunk.at * SLOT, pitch = left == 4 ? SLAB_BYTES : left * Weights::BYTES + Weights::TAIL;
+    const u32 at = ring + chunk.at * SLOT, pitch = slab_bytes(left * BLOCK, LAYOUT);
     w.await_chunk(full + chunk.at * 8, chunk.turn, there);
     Raw raw;
     Slab tops = {};
@@ -243,13 +245,13 @@ struct slim_product {
   static_assert(K % BLOCK == 0, "a slim linear needs k to be a multiple of 128");
   static_assert(A::w_t::dim0 % 16 == 0, "a slim linear needs a multiple of 16 rows");
   static_assert(A::tile_m < 0 || STAGES % 4 == 0, "a slim linear needs a multiple of 4 stages of input");
-  static_assert(2 * Core::SLAB_BYTES <= SLOT, "a slab of a slim linear must fit in a slot of the ring");
+  static_assert(2 * slab_bytes(SLAB, A::w_t::layout) <= SLOT, "a slab of a slim linear must fit in a slot of the ring");
   static_assert(2 * 4 * Core::BLOCK_SUMS <= SUMS_BYTES, "the sums of two blocks must fit behind the stages");
 
   // of tasks n .. n + count - 1
   static __device__ __forceinline__ void stream(const A& a, Loader& l, int n, int count) {
     constexpr u32 PANEL = panel_bytes(K, A::w_t::layout), LAST = slab_bytes(K - (SLABS - 1) * SLAB, A::w_t::layout);
-    l.stream_slabs({(const u8*)a.w.data + (i64)n * BLOCKS * 2 * PANEL, count * BLOCKS, SLIM_TOGETHER, SLABS, PANEL, Core::SLAB_BYTES, LAST});
+    l.stream_slabs({(const u8*)a.w.data + (i64)n * BLOCKS * 2 * PANEL, count * BLOCKS, SLIM_TOGETHER, SLABS, PANEL, slab_bytes(SLAB, A::w_t::layout), LAST});
   }
 
   // by one thread, while the task waits: tokens of tile `m`, tasks n .. n + count - 1
@@ -275,7 +277,7 @@ struct slim_product {
     const int blocks = p.blocks, passes = (blocks + SLIM_TOGETHER - 1) / SLIM_TOGETHER;
     if (w.tid == 0) ask_for_input(w.block, {p.x, p.pitch, LINES, passes});
     Core::run(w.launch, w.block, w.ring, w.scratch, w.chunk, w.stage, w.segment, w.step);
-    w.chunk += (SLABS + 1 - w.warp / 4) / 2 * blocks;
+    w.chunk += Core::chunks_of(w, LINES, blocks);
     w.stage += LINES * passes;
 #if EV_TRACE
     w.memory_wait = w.block->slim_trace[0];

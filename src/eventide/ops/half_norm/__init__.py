@@ -5,14 +5,8 @@ x and h [tokens, n], squares [n / block, tokens] float32. For rows that no produ
 
 from pathlib import Path
 
-from ...errors import ProgramError
 from ..declaration import Attr, Op, Operand, Tiling, full, tiled
-
-
-def check(call):  # type: ignore[no-untyped-def]
-    n, block = call["x"].shape[1], call.attrs["block"]
-    if block < 1 or int(str(n)) % block:
-        raise ProgramError(f"call '{call.name}': {n} columns can't be cut into blocks of {block}")
+from ..linear_residual import check_blocks
 
 
 def outputs(call):  # type: ignore[no-untyped-def]
@@ -36,7 +30,7 @@ OP = Op(
     tile=tile,
     axes=["m"],
     tile_attrs=["tile_m"],
-    check=check,
+    check=lambda call: check_blocks(call, call["x"].shape[1]),
     folder=Path(__file__).parent,
     doc=__doc__,
 )

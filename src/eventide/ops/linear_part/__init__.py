@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ...errors import ProgramError
 from ...target import WIDE_ROWS
-from ..declaration import Attr, Op, Operand, Tiling, full, tiled
+from ..declaration import Attr, Call, Op, Operand, Tiling, full, tiled
+from ..linear import check as check_linear
 
 UNIT = 512  # a slab begins at a multiple of it, because packed weights are addressed so
 
@@ -21,10 +22,9 @@ def most_splits(k: int, most: int) -> int:
     return max(s for s in range(1, max(most, 1) + 1) if s == 1 or k % (s * UNIT) == 0)
 
 
-def check(call):  # type: ignore[no-untyped-def]
-    (_, k), (_, kw), splits = call["x"].shape, call["w"].shape, call.attrs["splits"]
-    if k != kw:
-        raise ProgramError(f"call '{call.name}': x has {k} columns but w has {kw}; a linear needs them equal")
+def check(call: Call) -> None:
+    check_linear(call)
+    k, splits = call["x"].shape[1], call.attrs["splits"]
     if splits < 1 or (splits > 1 and int(str(k)) % (splits * UNIT)):
         raise ProgramError(f"call '{call.name}': {k} columns can't be cut into {splits} slabs of a multiple of {UNIT}")
 

@@ -11,7 +11,9 @@ A task is a block of columns. On a GPU a block is 16 or 32 rows of the weight: w
 from pathlib import Path
 
 from ...errors import ProgramError
-from ..declaration import Attr, Op, Operand, Tiling, full, tiled
+from ...ir.expr import Expr
+from ..declaration import Attr, Call, Op, Operand, Tiling, full, tiled
+from ..linear import check as check_linear
 
 
 def block_of(n: int, workers: int) -> int:
@@ -22,12 +24,16 @@ def block_of(n: int, workers: int) -> int:
     return min(busiest, key=lambda block: busiest[block])
 
 
-def check(call):  # type: ignore[no-untyped-def]
-    (_, k), (n, kw), block = call["x"].shape, call["w"].shape, call.attrs["block"]
-    if k != kw:
-        raise ProgramError(f"call '{call.name}': x has {k} columns but w has {kw}; a linear needs them equal")
+def check_blocks(call: Call, n: Expr) -> None:
+    """Of both operators whose squares are of blocks of `n` columns."""
+    block = call.attrs["block"]
     if block < 1 or int(str(n)) % block:
         raise ProgramError(f"call '{call.name}': {n} columns can't be cut into blocks of {block}")
+
+
+def check(call: Call) -> None:
+    check_linear(call)
+    check_blocks(call, call["w"].shape[0])
 
 
 def outputs(call):  # type: ignore[no-untyped-def]
