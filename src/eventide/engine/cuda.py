@@ -1,8 +1,8 @@
 """The GPU behind the engine: a few kernels over one copy of weights and states, none of them made for a shape.
 
     decode    steps in which a sequence has one token, attention split over the past as it grows; all the steps that are asked
-              for are one launch, and tokens come out of it while it runs. For one sequence, and for up to 8
-    mixed     steps of up to 8, 16, 32, 64 or 512 tokens of any sequences: prompts, beside others that generate, and larger batches
+              for are one launch, and tokens come out of it while it runs. For one sequence, and for up to 8 or 4
+    mixed     steps of up to 8, 16, 32, 64 or 2,048 tokens of any sequences: prompts, beside others that generate, larger batches
 
 `_sizes` lists them. A step goes to the smallest kernel that holds it, or in parts to the widest; those that a model's shape
 doesn't fit are left out. A prompt is one launch and its continuation another: a step of the engine has up to 8,192 tokens, and
@@ -52,10 +52,12 @@ from .steps import Chunk, Step, decode_tables, split_step, split_tables_by_step
 __all__ = ["CudaRunner", "cuda_limits", "open_cuda", "usable_device"]
 
 TILE = 8  # tokens of the narrow kernels
+FEW = 4  # sequences up to which a narrow one decodes faster, where that of 16 tokens is slim
 WIDE = (16, 32, 64)  # tokens of the wide ones for batches
 SLABS = 4  # of k, into which they cut the outputs to the residual at most
 SLIM_TOKENS, SLIM_HIDDEN = 16, 2560  # but with so few tokens and so many columns products are slim, and nothing is cut
-PROMPT, PROMPT_TILE, PROMPT_QUERIES = 512, 256, 32  # of the one for prompts: tokens of a step, of a linear's task, of attention's
+PROMPT, PROMPT_TILE, PROMPT_QUERIES = 2048, 256, 32  # of the one for prompts: tokens of a step, of a linear's task, of attention's
+PROMPT_ROWS = 512  # and its rows of logits at most
 PROMPT_SLABS = 2  # of k, for the outputs to the residual: a step's tiles alone would leave half of the workers without
 MAX_TOKENS = 8192  # of one step of the engine
 LONGEST_PART = 1024  # positions of the past that one task reads, in steps of several sequences
@@ -84,7 +86,7 @@ def cuda_limits(
     """(bytes free on the GPU, limits for them)."""
     device = _device()
     device.enter()
-    available = device.free_bytes()[0] - _RESERVE - 4 * PROMPT * config.vocab_size  # a prompt's logits
+    available = device.free_bytes()[0] - _RESERVE - _prompt_bytes(config)
     limits = choose_limits(
         config,
         "bfloat16",
@@ -94,7 +96,13 @@ def cuda_limits(
         max_seqs=max_seqs or MAX_SEQS,
     )
     room = (limits.pages - 1) * limits.page_size
-    return available, replace(limits, max_rows=max(limits.max_seqs, PROMPT), max_tokens=min(MAX_TOKENS, room))
+    return available, replace(limits, max_rows=max(limits.max_seqs, PROMPT_ROWS), max_tokens=min(MAX_TOKENS, room))
+
+
+def _prompt_bytes(c: ModelConfig) -> int:
+    """What a step of a prompt leaves on the GPU at most: the outputs of a layer's operators, and logits."""
+    halves = 4 * c.hidden_size + 3 * c.q_rows + 2 * c.kv_rows + c.intermediate_size
+    return PROMPT * (2 * halves + 4 * PROMPT_SLABS * c.hidden_size) + 4 * PROMPT_ROWS * c.vocab_size
 
 
 def open_cuda(loaded: Loaded, schedule: str, progress: Progress | None) -> CudaRunner:
@@ -133,9 +141,10 @@ def _sizes(loaded: Loaded) -> list[_Size]:
     seqs, c = loaded.limits.max_seqs, loaded.config
     if family_of(c).build_program.__func__ is not ModelFamily.build_program.__func__:  # type: ignore[attr-defined]
         return [_Size(TILE, max(TILE, seqs))]
-    decode = [_Size(1, 1, decode=True)] + ([_Size(TILE, min(TILE, seqs), decode=True)] if seqs > 1 else [])
+    few = FEW if slabs(c, WIDE[0]) == 1 else TILE
+    decode = [_Size(1, 1, decode=True)] + ([_Size(few, min(few, seqs), decode=True)] if seqs > 1 else [])
     # fewer tokens are a batch; prompts go through the widest
-    wide = [w for w in WIDE if w == WIDE[-1] or seqs > w // 2]
+    wide = [w for w in WIDE if w == WIDE[-1] or seqs > (few if w == WIDE[0] else w // 2)]
     queries = max(1, 16 // (c.num_heads // c.num_kv_heads))
     prompts = _Size(PROMPT_TILE, PROMPT, splits=PROMPT_SLABS, queries=PROMPT_QUERIES)
     return [*decode, _Size(TILE, TILE), *(_Size(w, w, splits=slabs(c, w), queries=queries) for w in wide), prompts]
@@ -152,7 +161,8 @@ def _compile(loaded: Loaded, schedule: str, loose: Collection[str]) -> CudaRunne
     made_for = target.h200(min(target.WORKERS, device.num_sms))
 
     def plan_of(size: _Size) -> Plan:
-        limits = replace(loaded.limits, max_tokens=min(size.most, loaded.limits.slots), max_rows=size.most)
+        most, rows = min(size.most, loaded.limits.slots), min(size.most, loaded.limits.max_rows)
+        limits = replace(loaded.limits, max_tokens=most, max_rows=rows)
         model = replace(loaded, limits=limits, decode=size.decode, splits=size.splits)
         made = replace(made_for, tile_tokens=size.tile, tile_queries=size.queries, slim=size.splits == 1)
         return loosened(compiled_plan(model, made, schedule), loose)
@@ -350,7 +360,7 @@ class CudaRunner:
         symbols, inputs, stacked = decode_tables(self.limits, chunks, num_steps, block_table)
         kernel = self._decode_kernel(len(chunks))
         if kernel is None:
-            kernel = self._mixed_kernel(len(chunks))[1]
+            kernel = self._batch_kernel(len(chunks))
         else:
             inputs |= _splits(kernel, self.limits, inputs["pos"])
             symbols["num_splits"] = inputs["split_begin"].shape[1]
@@ -367,6 +377,11 @@ class CudaRunner:
     def _decode_kernel(self, num_seqs: int) -> CudaKernel | None:
         """The smallest for steps in which so many sequences have one token each; None: a mixed one takes them."""
         return next((kernel for most, kernel in self._decode.items() if num_seqs <= most), None)
+
+    def _batch_kernel(self, num_seqs: int) -> CudaKernel:
+        """The one for steps in which each of more sequences has a token: the smallest wide one, if there is any."""
+        fits = (kernel for size, kernel in self._mixed.items() if size.tile > TILE and num_seqs <= size.most)
+        return next(fits, self._mixed_kernel(num_seqs)[1])
 
     def _mixed_kernel(self, num_tokens: int) -> tuple[_Size, CudaKernel]:
         """The smallest that holds a step, or the widest."""

@@ -428,6 +428,8 @@ def to_c(expr: Expr, name: Callable[[str], str] = lambda n: n, load: Callable[[L
     a, b = (to_c(c, name, load) for c in expr.children)
     if isinstance(expr, Product):
         return f"({a} * {b})"
+    if isinstance(expr, (FloorDiv, Mod)) and (n := as_int(expr.b)) is not None and n > 0 and n & (n - 1) == 0:
+        return f"({a} >> {n.bit_length() - 1})" if isinstance(expr, FloorDiv) else f"({a} & {n - 1})"  # a third of the instructions
     return f"{_C_NAMES[type(expr)]}({a}, {b})"
 
 

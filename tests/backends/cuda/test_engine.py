@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from eventide.models import hub
 from eventide.models.decoder import Limits
 from eventide.profile.explain import explain
 from eventide.profile.traffic import traffic
+from tests import programs
 from tests.backends.cuda.gpu import need_gpu
 from tests.checkpoints import Shape, load_reference, make_checkpoint
 
@@ -55,6 +57,16 @@ def test_a_step_is_split_without_losing_rows() -> None:
     parts = split_step(step, 16, 4)
     assert [p.inputs["tile_indptr"].tolist() for p in parts] == [[0, 4, 8, 12, 16], [0, 4, 5, 7, 11, 12]]
     assert parts[1].inputs["tile_seq"].tolist() == [0, 2, 3, 1, 1] and parts[1].symbols["num_tiles"] == 5
+
+
+def test_kernels_for_batches_follow_the_model() -> None:
+    """Where a batch's products are slim its kernel takes over from four sequences on, else from eight."""
+    for hidden, few, splits in ((4096, 4, 1), (1024, 8, 4)):
+        config = programs.config(hidden_size=hidden)
+        sizes = cuda._sizes(SimpleNamespace(config=config, limits=Limits(max_seqs=64)))  # type: ignore[arg-type]
+        assert [(s.tile, s.most) for s in sizes if s.decode] == [(1, 1), (few, few)]
+        assert [(s.tile, s.splits) for s in sizes if not s.decode] == [(8, 0), (16, splits), (32, 4), (64, 4), (256, 2)]
+        assert max(s.most for s in sizes) == 2048
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

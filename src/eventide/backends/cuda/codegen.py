@@ -205,7 +205,7 @@ def stages(tokens: int, scratch: int) -> int:
     Up to 64 tokens an even number, for warpgroups take lines by turns: so that a stage's place belongs to one of them (wide.cuh).
     Up to 32 a multiple of 4, for eight warps do: so that it belongs to one, or to one of each warpgroup (slim.cuh).
     """
-    sums = tokens * 1024 + 128 if tokens <= 32 else 2 * (tokens if tokens <= 64 else 32) * 68 * 4
+    sums = 32 * 1024 + 256 if tokens <= 32 else 2 * (tokens if tokens <= 64 else 32) * 68 * 4
     stage = tokens * (256 if tokens <= 128 else 128)
     numbers = 1024 if tokens <= 64 else 0  # of each thread, for the other half of a norm
     found = min((scratch - sums - numbers) // stage, 16 if tokens <= 32 else 8) if tokens else 1
@@ -419,10 +419,10 @@ class _ClassBody:
         return "(u64)s.outputs + " if t.name in layout.output_offsets else ""
 
     def _coords(self) -> list[str]:
-        lines = ["  __device__ __forceinline__ Coords coords(int t) const {", "    Coords x = {{0, 0, 0, 0}};"]
+        lines = ["  __device__ __forceinline__ Coords coords(u32 r) const {", "    Coords x = {{0, 0, 0, 0}};"]
         for d in range(len(self.grid.axes) - 1, -1, -1):
             extent = self._c(self.grid.axes[d][1])
-            lines.append(f"    x.v[{d}] = t % {extent}; t /= {extent};" if d else "    x.v[0] = t;")
+            lines.append(f"    x.v[{d}] = r % {extent}; r /= {extent};" if d else "    x.v[0] = r;")
         return [*lines, "    return x;", "  }"]
 
     def _share(self) -> list[str]:
@@ -461,6 +461,7 @@ class _ClassBody:
                 closing += "}"
             elif isinstance(s, Span):
                 lo, hi = f"ev_max({self._c(s.lo)}, 0)", f"ev_min({self._c(s.hi)}, {n})"
+                lines.append("    #pragma unroll 1")  # code that runs once is best short
                 lines.append(f"    for (int c{d} = {lo}, end{d} = {hi}; c{d} < end{d}; ++c{d}) {{")
                 closing += "}"
             else:
@@ -472,6 +473,7 @@ class _ClassBody:
                 for p, e in zip(prefix, table.shape):
                     row = f"({row} * {self._c(e)} + {p})"
                 at = f"({row} * {self._c(table.shape[-1])} + i{d} / {s.block})"
+                lines.append("    #pragma unroll 1")
                 lines.append(f"    for (int i{d} = {self._c(s.lo)}, end{d} = {self._c(s.hi)}; i{d} < end{d}; ++i{d}) {{")
                 lines.append(f"    const int c{d} = {self._table_at(s.table, at)} * {s.block} + i{d} % {s.block};")
                 closing += "}"

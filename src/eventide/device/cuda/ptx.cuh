@@ -32,6 +32,8 @@ __device__ __forceinline__ uint4 load_shared_16(u32 address) {
   return v;
 }
 
+__device__ __forceinline__ void store_shared(u32 address, float v) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(v) : "memory"); }
+
 // ---- mbarriers in shared memory
 
 __device__ __forceinline__ void mbar_init(u64* bar, u32 arrivals) {

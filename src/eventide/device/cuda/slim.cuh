@@ -1,10 +1,10 @@
 // Products of 16 or 32 tokens with blocks of few rows. A block is 16 rows, two panels, and a chunk of the ring a slab of them, 512
 // columns, whose four lines are the four warps' of a warpgroup: each multiplies by itself, with mma.sync, and has its own part of k.
-// So all workers have rows, and no output is cut into slabs that somebody must add. Slabs are the warpgroups' by turns. Two blocks
-// are passed together.
+// So all workers have rows, and no output is cut into slabs that somebody must add. Slabs are the warpgroups' by turns. Four blocks
+// are passed together, or two of 32 tokens: each pass brings all of x out of the L2 cache.
 //
-//     16 tokens, k = 4096, a run of 2 blocks: 8 slabs, of which warpgroup 0 has 0, 2, 4, 6, and its warp 3 lines 3, 11, 19, 27.
-//     Of each slab two chunks come, and of x four stages, one for each warp.
+//     16 tokens, k = 4096, a run of 3 blocks: 8 slabs, of which warpgroup 0 has 0, 2, 4, 6, and its warp 3 lines 3, 11, 19, 27.
+//     Of each slab three chunks come, and of x four stages, one for each warp.
 //
 // Then the eight warps' sums of a block meet in shared memory and are added in the order of the warps, so in one that depends on k
 // alone. A line's sums are scaled by its rows' powers of two, which spares the exponents' additions to its weights.
@@ -20,7 +20,7 @@
 
 namespace ev {
 
-constexpr int SLIM_TOGETHER = 2;  // blocks that are passed at once
+constexpr int SLIM_TOGETHER = WIDE == 16 ? 4 : 2;  // blocks that are passed at once
 
 template <int LAYOUT>
 struct slim_core {
@@ -49,9 +49,9 @@ struct slim_core {
     if (p.halved) other_half<TOKENS>(w, p.halved + p.first, p.halves, p.tokens, tokens, p.per_column, p.eps, scales(w));
     #pragma unroll 1
     for (int done = 0; done < p.blocks; done += SLIM_TOGETHER) {
-      const bool two = p.blocks - done > 1;
-      pass(w, chunk, stage, lines, two, tokens, done);
-      chunk += chunks_of(w, lines, 1 + two);
+      const int all = ev_min(SLIM_TOGETHER, p.blocks - done);
+      pass(w, chunk, stage, lines, all, tokens, done);
+      chunk += chunks_of(w, lines, all);
       stage += lines;
     }
 #if EV_TRACE
@@ -59,14 +59,14 @@ struct slim_core {
 #endif
   }
 
-  // One pass over k of a block, or of two, number `done` of the run's and the one after.
-  static __device__ __forceinline__ void pass(const Worker& w, u32 first_chunk, u32 first_stage, int lines, bool two, int tokens, int done) {
+  // One pass over k of `all` blocks, number `done` of the run's and those after. Two at a time have their fragments in registers.
+  static __device__ __forceinline__ void pass(const Worker& w, u32 first_chunk, u32 first_stage, int lines, int all, int tokens, int done) {
     const int group = w.warp / 4, part = w.warp % 4, slabs = (lines + 3) / 4;
     const u32 ring = opaque(shared_address(w.ring)) + group * OWN_SLOTS * SLOT;
     const u32 full = opaque(shared_address(w.block->full)) + group * OWN_SLOTS * 8;
     const u32 x = opaque(shared_address(w.scratch)), x_full = opaque(shared_address(w.block->x_full));
-    const Result result(w, two, tokens, done);
-    Sums c[2] = {};
+    const Result result(w, all, tokens, done);
+    Sums c[SLIM_TOGETHER] = {};
     Place<OWN_SLOTS> chunk(first_chunk);
     Place<STAGES> stage(first_stage + w.warp);
     bool there = mbar_test_wait(full + chunk.at * 8, chunk.turn);  // asked for early: the answer takes a while
@@ -75,14 +75,26 @@ struct slim_core {
       const int line = slab * 4 + part, left = ev_min(lines - slab * 4, 4);
       if (STAGES % 8 && line >= STAGES && line < lines) w.await(x_full + (STAGES + stage.at) * 8, stage.turn ^ 1);
       const bool x_there = mbar_test_wait(x_full + stage.at * 8, stage.turn);
-      Fragments f[2];
-      float scale[2][2];
-      read_block(w, ring, full, chunk, there, part, left, f[0], scale[0]);
-      if (two) read_block(w, ring, full, chunk, there, part, left, f[1], scale[1]);
+      #pragma unroll 1
+      for (int b = 0; b < all; b += 2) {
+        const bool two = all - b > 1;
+        Fragments f[2];
+        float scale[2][2];
+        read_block(w, ring, full, chunk, there, part, left, f[0], scale[0]);
+        if (two) read_block(w, ring, full, chunk, there, part, left, f[1], scale[1]);
+        if (line >= lines) continue;
+        if (b == 0 && !x_there) w.await(x_full + stage.at * 8, stage.turn);
+        Sums d[2] = {};
+        if (two) multiply<2>(w, x + stage.at * STAGE_BYTES, f, d);
+        else multiply<1>(w, x + stage.at * STAGE_BYTES, f, d);
+        #pragma unroll
+        for (int i = 0; i < SLIM_TOGETHER; i += 2) {
+          if (b != i) continue;
+          add_scaled(c[i], scale[0], d[0]);
+          add_scaled(c[i + 1], scale[1], d[1]);
+        }
+      }
       if (line < lines) {
-        if (!x_there) w.await(x_full + stage.at * 8, stage.turn);
-        if (two) multiply<2>(w, x + stage.at * STAGE_BYTES, f, scale, c);
-        else multiply<1>(w, x + stage.at * STAGE_BYTES, f, scale, c);
         __syncwarp();
         if (w.lane == 0) mbar_arrive(x_full + (STAGES + stage.at) * 8, WARPS);  // for all of them
       }
@@ -112,9 +124,8 @@ struct slim_core {
 
   // Blocks with a line of x, 16 columns at a time. A line's products are sums of their own, for they are scaled.
   template <int MINE>
-  static __device__ __forceinline__ void multiply(const Worker& w, u32 stage, const Fragments (&f)[2], const float (&scale)[2][2], Sums (&c)[2]) {
+  static __device__ __forceinline__ void multiply(const Worker& w, u32 stage, const Fragments (&f)[2], Sums (&d)[2]) {
     const int row = w.lane / 16 * 8 + w.lane % 8;
-    Sums d[MINE] = {};
     #pragma unroll
     for (int i = 0; i < 8; ++i) {
       u32 b[TOKENS / 16][4];
@@ -128,44 +139,44 @@ struct slim_core {
           mma_16816(d[k][j], f[k][i][0], f[k][i][1], f[k][i][2], f[k][i][3], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
       }
     }
+  }
+  static __device__ __forceinline__ void add_scaled(Sums& c, const float (&scale)[2], const Sums& d) {
     #pragma unroll
-    for (int k = 0; k < MINE; ++k)
+    for (int j = 0; j < TOKENS / 8; ++j)
       #pragma unroll
-      for (int j = 0; j < TOKENS / 8; ++j)
-        #pragma unroll
-        for (int e = 0; e < 4; ++e) c[k][j][e] += scale[k][e / 2] * d[k][j][e];
+      for (int e = 0; e < 4; ++e) c[j][e] += scale[e / 2] * d[j][e];
   }
 
   // What a thread makes of the sums: four rows of a token of one of the blocks, a piece. What it wants beside them it asks for before
-  // the product. Of 16 tokens there are pieces for half of the threads, which take turns from pass to pass.
+  // the product.
+  static_assert(TOKENS * SLIM_TOGETHER * 4 == CONSUMERS, "a thread of a slim product has one piece");
   struct Result {
-    int at, token, n;  // the token in the tile and in the step, and the first of the rows; at < 0: nothing
+    int at, token, which, n;  // the token in the tile and in the step, if it is there; the block of the pass, and the first of the rows
     uint2 residual, norm, bias;
-    __device__ __forceinline__ Result(const Worker& w, bool two, int tokens, int done) {
+    __device__ __forceinline__ Result(const Worker& w, int all, int tokens, int done) {
       const Slim& p = w.block->slim();
-      const int i = TOKENS == 16 ? w.tid ^ done / SLIM_TOGETHER % 2 * 128 : w.tid;
-      at = i / 8 < TOKENS ? i / 8 : -1;
-      token = p.first + at;
-      n = (p.block + done + i / 4 % 2) * 16 + i % 4 * 4;
+      at = w.tid / (SLIM_TOGETHER * 4);
+      which = w.tid / 4 % SLIM_TOGETHER;
+      token = at < tokens && which < all ? p.first + at : -1;
+      n = (p.block + done + which) * 16 + w.tid % 4 * 4;
       residual = norm = bias = make_uint2(0, 0);
-      if (at >= tokens || (!two && i / 4 % 2)) token = -1;
-      if (at < 0 || token < 0) return;
+      if (token < 0) return;
       if (p.residual) residual = load_weak_8(p.residual + (i64)token * p.columns + (p.gated ? n / 2 : n));
       if (p.h) norm = *(const uint2*)(p.norm_weight + n);
       if (p.bias) bias = *(const uint2*)(p.bias + n);
     }
   };
 
-  // The sums of both blocks: lane (g, q) of each warp has rows g and g + 8 of tokens 8j + 2q and 8j + 2q + 1. The pieces of a token
+  // The sums of all blocks: lane (g, q) of each warp has rows g and g + 8 of tokens 8j + 2q and 8j + 2q + 1. The pieces of a token
   // stand in another order for every second pair of tokens, because a warp's stores would meet in a bank, and so would the blocks.
   static constexpr int BLOCK_SUMS = WARPS * TOKENS * 16 + 16;
-  static __device__ __forceinline__ void finish(const Worker& w, const Sums (&c)[2], const Result& result) {
+  static __device__ __forceinline__ void finish(const Worker& w, const Sums (&c)[SLIM_TOGETHER], const Result& result) {
     const Slim& p = w.block->slim();
-    const int g = w.lane >> 2, q = w.lane & 3, half = result.n / 16 % 2 ^ p.block % 2, piece = result.n / 4 % 4;
+    const int g = w.lane >> 2, q = w.lane & 3, piece = w.tid % 4;
     float* const all = sums(w);
     w.sync();  // what stood here has been read
     #pragma unroll
-    for (int r = 0; r < 2; ++r) {
+    for (int r = 0; r < SLIM_TOGETHER; ++r) {
       float* const to = all + r * BLOCK_SUMS + w.warp * (TOKENS * 16);
       #pragma unroll
       for (int j = 0; j < TOKENS / 8; ++j)
@@ -176,11 +187,10 @@ struct slim_core {
         }
     }
     w.sync();
-    if (result.at < 0) return;  // whole warps
     float v[4] = {};
     #pragma unroll
     for (int i = 0; i < WARPS; ++i) {
-      const float4 u = *(const float4*)(all + half * BLOCK_SUMS + (i * TOKENS + result.at) * 16 + ((piece ^ (result.at >> 1 & 3)) << 2));
+      const float4 u = *(const float4*)(all + result.which * BLOCK_SUMS + (i * TOKENS + result.at) * 16 + ((piece ^ (result.at >> 1 & 3)) << 2));
       v[0] += u.x; v[1] += u.y; v[2] += u.z; v[3] += u.w;
     }
     if (p.halved) {
@@ -190,8 +200,8 @@ struct slim_core {
     }
     add_halves(v, result.bias);
     if (p.gated) {
-      v[0] = __fdividef(v[0], 1.f + __expf(-v[0])) * v[1];
-      v[1] = __fdividef(v[2], 1.f + __expf(-v[2])) * v[3];
+      v[0] = gated(v[0], v[1]);
+      v[1] = gated(v[2], v[3]);
       v[2] = v[3] = 0.f;
     }
     add_halves(v, result.residual);
@@ -206,7 +216,7 @@ struct slim_core {
       square += __shfl_xor_sync(~0u, square, 1);
       square += __shfl_xor_sync(~0u, square, 2);
       if (p.pairs) square += __shfl_xor_sync(~0u, square, 4);
-      if (mine && piece == 0 && !(p.pairs && half)) p.squares[(i64)(result.n / (p.pairs ? 32 : 16)) * p.tokens + result.token] = square;
+      if (mine && piece == 0 && !(p.pairs && result.which % 2)) p.squares[(i64)(result.n / (p.pairs ? 32 : 16)) * p.tokens + result.token] = square;
     }
   }
   static __device__ __forceinline__ void add_halves(float (&v)[4], const uint2& two) {
@@ -246,7 +256,7 @@ struct slim_product {
   static_assert(A::w_t::dim0 % 16 == 0, "a slim linear needs a multiple of 16 rows");
   static_assert(A::tile_m < 0 || STAGES % 4 == 0, "a slim linear needs a multiple of 4 stages of input");
   static_assert(2 * slab_bytes(SLAB, A::w_t::layout) <= SLOT, "a slab of a slim linear must fit in a slot of the ring");
-  static_assert(2 * 4 * Core::BLOCK_SUMS <= SUMS_BYTES, "the sums of two blocks must fit behind the stages");
+  static_assert(SLIM_TOGETHER * 4 * Core::BLOCK_SUMS <= SUMS_BYTES, "the sums of a pass must fit behind the stages");
 
   // of tasks n .. n + count - 1
   static __device__ __forceinline__ void stream(const A& a, Loader& l, int n, int count) {

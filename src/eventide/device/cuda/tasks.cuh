@@ -93,6 +93,7 @@ __device__ __forceinline__ bool consume(const C& c, Worker& w) {
     if (C::WAITS && !EV_PHASE_BARRIER && w.warp == 0) {
       for (int first = 0, cells = 1; first < cells; first += 32) {
         Waiter k(w.lane, first);
+        #pragma unroll 1
         for (int i = 0; i < (C::WAITS_VARY ? count : 1); ++i) c.waits(k, x.plus(C::LAST, i));
         k.wait(w);
         cells = k.count;
@@ -118,8 +119,12 @@ __device__ __forceinline__ bool consume(const C& c, Worker& w) {
     // not by the warp that polls: a release takes a while
     if (C::NOTIFIES && !EV_PHASE_BARRIER && w.warp == WARPS - 1 && (C::NOTIFIES_VARY || w.lane == 31)) {
       Notifier n(w);
-      if (C::NOTIFIES_VARY) for (int i = w.lane; i < count; i += 32) c.notifies(n, x.plus(C::LAST, i), 1);
-      else c.notifies(n, x, count);
+      if constexpr (C::NOTIFIES_VARY) {
+        #pragma unroll 1
+        for (int i = w.lane; i < count; i += 32) c.notifies(n, x.plus(C::LAST, i), 1);
+      } else {
+        c.notifies(n, x, count);
+      }
       n.flush();
 #if EV_TRACE
       if (w.lane == 31) w.trace_published();

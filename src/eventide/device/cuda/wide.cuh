@@ -29,7 +29,6 @@ struct wide_product {
   static constexpr int LINES = K / BLOCK, LINE_BYTES = Weights::BYTES, TAIL = Weights::TAIL;
   static constexpr int TOGETHER = BY_LINES ? 3 : 2;              // blocks that are passed at once
   static constexpr bool BY_WARPS = TOKENS <= 16;                 // each warp multiplies by itself
-  static constexpr int BUFFERS = TOKENS <= 32 ? 2 : 1;           // chunks whose fragments have registers
   static_assert(TOKENS % 16 == 0 && TOKENS <= 256, "a wide linear task holds 16 to 256 tokens");
   static_assert(A::x_t::layout == TILED, "the input of a wide linear must be made by an operator that can tile it");
   static_assert(!A::x_t::polled, "a wide linear's input can't announce itself");
@@ -63,89 +62,160 @@ struct wide_product {
     }
   }
 
-  // One pass over k of `all` blocks from block n on, of which this warpgroup has MINE. `base`: the pass's first stage.
-  // Up to 16 tokens every warp multiplies by itself, with mma.sync: then none waits for the three others, which takes longer than
-  // the products. Beyond, one chunk's products are under way while the next one's fragments are made, or half a chunk's where
-  // registers are few; but none at the end of a line: the assembler would hold products that go on across a loop's end in order.
-  template <int MINE>
-  static __device__ __forceinline__ void pass(const A& a, const Worker& w, int base, int first, int tokens, int n, int all) {
-    const int group = w.warp / 4, panel = w.warp % 4 * 2;
-    const u32 ring = opaque(shared_address(w.ring)) + group * OWN_SLOTS * SLOT;
-    const u32 full = opaque(shared_address(w.block->full)) + group * OWN_SLOTS * 8;
+  // This warpgroup's chunks of the ring, one after another.
+  struct Chunks {
+    u32 ring, full;
+    Place<OWN_SLOTS> next;
+    bool there;  // asked for early: the answer takes a while
+    __device__ __forceinline__ Chunks(const Worker& w) : next(w.chunk) {
+      const int group = w.warp / 4;
+      ring = opaque(shared_address(w.ring)) + group * OWN_SLOTS * SLOT;
+      full = opaque(shared_address(w.block->full)) + group * OWN_SLOTS * 8;
+      ask();
+    }
+    __device__ __forceinline__ void ask() { there = mbar_test_wait(full + next.at * 8, next.turn); }
+    // the next one's part of this warp; `tails`: it has what holds for its slab
+    __device__ __forceinline__ void take(const Worker& w, Raw& raw, bool tails, Slab& slab) {
+      const u32 at = ring + next.at * SLOT;
+      const int panel = w.warp % 4 * 2;
+      w.await_chunk(full + next.at * 8, next.turn, there);
+      raw.load(w, at + panel * LINE_BYTES, LINE_BYTES);
+      if (TIGHT && tails) slab.read(w, at + 8 * LINE_BYTES + panel * TAIL, TAIL);
+      __syncwarp();
+      if (w.lane == 0) mbar_arrive(full + (SLOTS + next.at) * 8);
+      next.advance(1);
+      ask();
+    }
+  };
+
+  // One pass over k of `all` blocks from block n on, by lines. `base`: the pass's first stage. All blocks run the same instructions
+  // but for the products, which name their sums' registers: what a layer runs should stay in the multiprocessor's cache (slim.cuh).
+  // While one warpgroup waits for its products, the other one makes fragments. (Products that go on across the branches would be held
+  // in order by the assembler; half of a chunk's under way while the other half's fragments are made, all of it in the branches, was
+  // slower, for there are more instructions.) Up to 16 tokens every warp multiplies by itself, with mma.sync: then none waits for the
+  // three others, which takes longer than the products.
+  static __device__ __forceinline__ void pass_by_lines(const A& a, const Worker& w, int base, int first, int tokens, int n, int all) {
+    const int group = w.warp / 4;
     const u32 x = opaque(shared_address(w.scratch)), x_full = opaque(shared_address(w.block->x_full));
-    float c[MINE][TOKENS / 2];
-    #pragma unroll
-    for (int r = 0; r < MINE; ++r)
-      #pragma unroll
-      for (int i = 0; i < TOKENS / 2; ++i) c[r][i] = 0.f;
-    Slab slab[MINE] = {};  // or the compiler would keep their registers through all of the kernel
-    Place<OWN_SLOTS> chunk(w.chunk);
-    Place<STAGES> stage(base + (BY_LINES ? group : 0));
-    bool there = mbar_test_wait(full + chunk.at * 8, chunk.turn);  // asked for early: the answer takes a while
+    float c[TOGETHER][TOKENS / 2] = {};
+    Slab slabs[TOGETHER] = {};  // or the compiler would keep their registers through all of the kernel
+    Columns b = {};             // likewise
+    Chunks chunks(w);
+    Place<STAGES> stage(base + group);
     #pragma unroll 1
-    for (int line = BY_LINES ? group : 0; line < LINES; line += BY_LINES ? 2 : 1) {
-      const bool x_there = mbar_test_wait(x_full + stage.at * 8, stage.turn);
-      Fragments f[BUFFERS];
-      Columns b;
-      #pragma unroll
-      for (int r = 0; r < MINE; ++r) {
-        const u32 at = ring + chunk.at * SLOT;
-        w.await_chunk(full + chunk.at * 8, chunk.turn, there);
+    for (int line = group; line < LINES; line += 2) {
+      const bool x_there = mbar_test_wait(x_full + stage.at * 8, stage.turn), tails = line % 4 < 2;
+      #pragma unroll 1
+      for (int r = 0; r < all; ++r) {
+        Slab slab = slabs[0];
+        #pragma unroll
+        for (int i = 1; i < TOGETHER; ++i) if (r == i) slab = slabs[i];
         Raw raw;
-        raw.load(w, at + panel * LINE_BYTES, LINE_BYTES);
-        if (TIGHT && line % 4 < (BY_LINES ? 2 : 1)) slab[r].read(w, at + 8 * LINE_BYTES + panel * TAIL, TAIL);
-        __syncwarp();
-        if (w.lane == 0) mbar_arrive(full + (SLOTS + chunk.at) * 8);
-        chunk.advance(1);
-        there = mbar_test_wait(full + chunk.at * 8, chunk.turn);
-        if constexpr (BY_WARPS) {
-          if (r == 0) {
-            if (!x_there) w.await(x_full + stage.at * 8, stage.turn);
-            read_columns(w, x + stage.at * STAGE_BYTES, b);
-          }
+        Fragments f;
+        chunks.take(w, raw, tails, slab);
+        if (TIGHT && tails) {
           #pragma unroll
-          for (int t = 0; t < 4; ++t) raw.make(t, slab[r], f[0]);
-          if constexpr (TIGHT) Weights::template place_listed<0, 4>(w, slab[r], line % 4, f[0]);
-          #pragma unroll
-          for (int i = 0; i < 8; ++i) {
-            #pragma unroll
-            for (int j = 0; j < TOKENS / 8; ++j)
-              mma_16816((float(&)[4])c[r][4 * j], f[0][i][0], f[0][i][1], f[0][i][2], f[0][i][3], b[i][j / 2][j % 2 * 2], b[i][j / 2][j % 2 * 2 + 1]);
-          }
-        } else {
-          if (r >= BUFFERS) wgmma_wait<1>();  // who read these fragments' registers has ended
-          products<0, BUFFERS * 2>(w, c[r], raw, slab[r], line, x, x_full, stage, r == 0 && !x_there, f[r % BUFFERS]);
-          if constexpr (BUFFERS == 1) {
-            if (r > 0) wgmma_wait<1>();
-            Place<STAGES> s = stage;
-            s.advance(STAGES_A_LINE - 1);
-            products<2, 2>(w, c[r], raw, slab[r], line, x, x_full, s, STAGES_A_LINE == 2, f[0]);
+          for (int i = 0; i < TOGETHER; ++i) if (r == i) slabs[i] = slab;
+        }
+        #pragma unroll
+        for (int t = 0; t < 4; ++t) raw.make(t, slab, f);
+        if constexpr (TIGHT) Weights::template place_listed<0, 4>(w, slab, line % 4, f);
+        const u32 tiles = x + stage.at * STAGE_BYTES;
+        if (r == 0) {
+          if (!x_there) w.await(x_full + stage.at * 8, stage.turn);
+          if (BY_WARPS) read_columns(w, tiles, b);
+        }
+        #pragma unroll
+        for (int i = 0; i < TOGETHER; ++i) {
+          if (r != i) continue;
+          if constexpr (BY_WARPS) {
+            multiply(c[i], f, b);
+          } else {
+            begin_products();
+            products<0, 4>(c[i], f, tiles);
+            wgmma_wait<0>();
           }
         }
       }
-      if (!BY_WARPS) wgmma_wait<0>();
+      __syncwarp();
+      if (w.lane == 0) mbar_arrive(x_full + (STAGES + stage.at) * 8, 2);  // this warp has done with the line of x
+      stage.advance(2);
+    }
+    #pragma unroll 1
+    for (int r = 0; r < all; ++r) {
+      named_barrier(1, CONSUMERS);  // the sums before have been read
+      #pragma unroll
+      for (int i = 0; i < TOGETHER; ++i) if (r == i) lay_down(w, c[i], 0);
+      named_barrier(1, CONSUMERS);
+      put_block(a, w, sums_of(w), first, tokens, n + r);
+    }
+  }
+
+  static __device__ __forceinline__ void multiply(float (&c)[TOKENS / 2], const Fragments& f, const Columns& b) {
+    #pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      #pragma unroll
+      for (int j = 0; j < TOKENS / 8; ++j) mma_16816((float(&)[4])c[4 * j], f[i][0], f[i][1], f[i][2], f[i][3], b[i][j / 2][j % 2 * 2], b[i][j / 2][j % 2 * 2 + 1]);
+    }
+  }
+
+  // The same of this warpgroup's one block, number `group`.
+  static __device__ __forceinline__ void pass_by_blocks(const A& a, const Worker& w, int base, int first, int tokens, int n, int all) {
+    const u32 x = opaque(shared_address(w.scratch)), x_full = opaque(shared_address(w.block->x_full));
+    float c[TOKENS / 2] = {};
+    Slab slab = {};
+    Chunks chunks(w);
+    Place<STAGES> stage(base);
+    #pragma unroll 1
+    for (int line = 0; line < LINES; ++line) {
+      const bool x_there = mbar_test_wait(x_full + stage.at * 8, stage.turn);
+      Raw raw;
+      Fragments f;
+      chunks.take(w, raw, line % 4 == 0, slab);
+      half<0>(w, raw, slab, line, f);
+      if (!x_there) w.await(x_full + stage.at * 8, stage.turn);
+      begin_products();
+      products<0, 2>(c, f, x + stage.at * STAGE_BYTES);
+      half<2>(w, raw, slab, line, f);
+      Place<STAGES> s = stage;
+      s.advance(STAGES_A_LINE - 1);
+      if (STAGES_A_LINE == 2) w.await(x_full + s.at * 8, s.turn);
+      begin_products();
+      products<2, 2>(c, f, x + s.at * STAGE_BYTES);
+      wgmma_wait<0>();
       __syncwarp();
       if (w.lane < STAGES_A_LINE) {  // this warp has done with the line of x
         Place<STAGES> s = stage;
         s.advance(w.lane);
-        mbar_arrive(x_full + (STAGES + s.at) * 8, BY_LINES || all == 1 ? 2 : 1);
+        mbar_arrive(x_full + (STAGES + s.at) * 8, all == 1 ? 2 : 1);
       }
-      stage.advance(BY_LINES ? 2 : STAGES_A_LINE);
+      stage.advance(STAGES_A_LINE);
     }
+    const int barrier = 2 + w.warp / 4;
     #pragma unroll
-    for (int r = 0; r < MINE; ++r) finish(a, w, c[r], first, tokens, n + (BY_LINES ? r : group));
+    for (int t0 = 0; t0 < TOKENS; t0 += AT_ONCE) {
+      if (t0 > 0 && t0 >= tokens) break;
+      named_barrier(barrier, 128);
+      lay_down(w, c, t0);
+      named_barrier(barrier, 128);
+      put_block(a, w, sums_of(w), first + t0, ev_min(AT_ONCE, tokens - t0), n + w.warp / 4);
+    }
   }
 
-  // Products with tiles FIRST to FIRST + COUNT - 1 of a chunk, under way when it returns.
-  template <int FIRST, int COUNT>
-  static __device__ __forceinline__ void products(const Worker& w, float (&c)[TOKENS / 2], const Raw& raw, const Slab& slab, int line, u32 x, u32 x_full, const Place<STAGES>& stage, bool awaits, Fragments& f) {
-    #pragma unroll
-    for (int t = FIRST; t < FIRST + COUNT; ++t) raw.make(t, slab, f);
-    if constexpr (TIGHT) Weights::template place_listed<FIRST, COUNT>(w, slab, line % 4, f);
-    if (awaits) w.await(x_full + stage.at * 8, stage.turn);
-    const u32 tiles = x + stage.at * STAGE_BYTES;
+  // fragments of tiles FIRST and FIRST + 1 of a chunk
+  template <int FIRST>
+  static __device__ __forceinline__ void half(const Worker& w, const Raw& raw, const Slab& slab, int line, Fragments& f) {
+    raw.make(FIRST, slab, f);
+    raw.make(FIRST + 1, slab, f);
+    if constexpr (TIGHT) Weights::template place_listed<FIRST, 2>(w, slab, line % 4, f);
+  }
+  static __device__ __forceinline__ void begin_products() {
     __syncwarp();
     wgmma_fence();
+  }
+  // Products with tiles FIRST to FIRST + COUNT - 1 of a chunk, under way when it returns.
+  template <int FIRST, int COUNT>
+  static __device__ __forceinline__ void products(float (&c)[TOKENS / 2], const Fragments& f, u32 tiles) {
     #pragma unroll
     for (int i = 2 * FIRST; i < 2 * (FIRST + COUNT); ++i)
       wgmma_product(c, f[i], matrix_descriptor(tiles + (STAGES_A_LINE == 1 ? i / 4 * (TOKENS * 128) : 0)) + i % 4 * 2);
@@ -160,15 +230,8 @@ struct wide_product {
     #pragma unroll 1
     for (int p = 0; p < passes; ++p) {
       const int done = p * TOGETHER, all = ev_min(TOGETHER, count - done);
-      if (!BY_LINES) {
-        if (w.warp / 4 < all) pass<1>(a, w, w.stage, first, tokens, n + done, all);
-      } else if (all == 1) {
-        pass<1>(a, w, w.stage, first, tokens, n + done, all);
-      } else if (all == 2) {
-        pass<2>(a, w, w.stage, first, tokens, n + done, all);
-      } else {
-        pass<3>(a, w, w.stage, first, tokens, n + done, all);
-      }
+      if constexpr (BY_LINES) pass_by_lines(a, w, w.stage, first, tokens, n + done, all);
+      else if (w.warp / 4 < all) pass_by_blocks(a, w, w.stage, first, tokens, n + done, all);
       w.chunk += BY_LINES ? (LINES + 1 - w.warp / 4) / 2 * all : w.warp / 4 < all ? LINES : 0;
       w.stage += LINES * STAGES_A_LINE;
     }
@@ -179,26 +242,26 @@ struct wide_product {
   static constexpr int AT_ONCE = TOKENS <= 64 ? TOKENS : 32, ROW = SUMS_ROW;  // tokens that change places at once; floats of one
   static constexpr int TEAM = BY_LINES ? CONSUMERS : 128;               // threads that store a block
 
-  // The sums of a block: lane (g, q) of warp i has rows 16i + g and 16i + g + 8, of tokens 8j + 2q and 8j + 2q + 1. They change
-  // places in shared memory, from where short loops take them: code that runs once costs more than what it does.
-  static __device__ __forceinline__ void finish(const A& a, const Worker& w, const float (&c)[TOKENS / 2], int first, int tokens, int block) {
-    const int group = w.warp / 4, g = w.lane >> 2, q = w.lane & 3, barrier = BY_LINES ? 1 : 2 + group;
-    float* const sums = (float*)(w.scratch + STAGES * STAGE_BYTES), *const mine = sums + group * AT_ONCE * ROW;
+  // The sums of a block change places in shared memory, from where short loops take them: code that runs once costs more than what it
+  // does. By blocks the warpgroups have their own places, by lines one behind the other.
+  static __device__ __forceinline__ float* sums_of(const Worker& w) {
+    return (float*)(w.scratch + STAGES * STAGE_BYTES) + (BY_LINES ? 0 : w.warp / 4 * AT_ONCE * ROW);
+  }
+  // Lane (g, q) of warp i has rows 16i + g and 16i + g + 8, of tokens 8j + 2q and 8j + 2q + 1. Those from t0 on, AT_ONCE of them.
+  // (The thread's index is asked for anew: what follows from it would take a register for every address, through all of the product.)
+  static __device__ __forceinline__ void lay_down(const Worker& w, const float (&c)[TOKENS / 2], int t0) {
+    const int tid = thread_index();
+    const u32 to = opaque(shared_address(w.scratch) + STAGES * STAGE_BYTES + ((tid / 128 * AT_ONCE + tid % 4 * 2) * ROW + tid / 32 % 4 * 16 + tid / 4 % 8) * 4);
     #pragma unroll
-    for (int t0 = 0; t0 < TOKENS; t0 += AT_ONCE) {
-      if (t0 > 0 && t0 >= tokens) break;
-      named_barrier(barrier, TEAM);  // what stood here has been read
+    for (int j = 0; j < AT_ONCE / 8; ++j) {
+      if (t0 + j * 8 >= TOKENS) break;  // the last ones, where TOKENS is no multiple of them
       #pragma unroll
-      for (int j = 0; j < AT_ONCE / 8; ++j) {
-        if (t0 + j * 8 >= TOKENS) break;  // the last ones, where TOKENS is no multiple of them
-        #pragma unroll
-        for (int e = 0; e < 4; ++e) mine[(j * 8 + q * 2 + (e & 1)) * ROW + w.warp % 4 * 16 + g + (e >> 1) * 8] = c[t0 / 2 + 4 * j + e];
-      }
-      named_barrier(barrier, TEAM);
-      const int there = ev_min(AT_ONCE, tokens - t0);
-      if constexpr (GATED) put_gated(a, w, BY_LINES ? sums : mine, first + t0, there, block);
-      else put_plain(a, w, BY_LINES ? sums : mine, first + t0, there, block);
+      for (int e = 0; e < 4; ++e) store_shared(to + ((j * 8 + (e & 1)) * ROW + (e >> 1) * 8) * 4, c[t0 / 2 + 4 * j + e]);
     }
+  }
+  static __device__ __forceinline__ void put_block(const A& a, const Worker& w, const float* sums, int first, int tokens, int block) {
+    if constexpr (GATED) put_gated(a, w, sums, first, tokens, block);
+    else put_plain(a, w, sums, first, tokens, block);
   }
 
   // of the tokens, where their norm is to be ended
@@ -220,7 +283,7 @@ struct wide_product {
 
   // four rows of one token a lane
   static __device__ __forceinline__ void put_plain(const A& a, const Worker& w, const float* sums, int first, int tokens, int block) {
-    const int thread = w.tid % TEAM, row = thread % 16 * 4, n = block * 64 + row;
+    const int thread = thread_index() % TEAM, row = thread % 16 * 4, n = block * 64 + row;
     #pragma unroll 1
     for (int i = thread / 16; i < tokens; i += TEAM / 16) {
       const float4 sum = sum_of(w, sums, i, row);
@@ -249,7 +312,7 @@ struct wide_product {
   // Rows are gate and up by turns, so 64 of them make 32 columns: four pieces of 16 bytes, one a lane, where y is tiled.
   static __device__ __forceinline__ void put_gated(const A& a, const Worker& w, const float* sums, int first, int tokens, int block) {
     static_assert(sizeof(*a.y.data) == 2, "a wide linear with an activation needs an output in bfloat16");
-    const int thread = w.tid % TEAM, piece = thread % 4;
+    const int thread = thread_index() % TEAM, piece = thread % 4;
     #pragma unroll 1
     for (int i = thread / 4; i < tokens; i += TEAM / 4) {
       uint4 two;
@@ -261,7 +324,7 @@ struct wide_product {
           const bf16* const bias = a.bias.data + block * 64 + row;
           v.x += to_float(bias[0]); v.y += to_float(bias[1]); v.z += to_float(bias[2]); v.w += to_float(bias[3]);
         }
-        float h[2] = {v.x / (1.f + __expf(-v.x)) * v.y, v.z / (1.f + __expf(-v.z)) * v.w};
+        float h[2] = {gated(v.x, v.y), gated(v.z, v.w)};
         if constexpr (A::has_residual) {
           const bf16* const residual = a.residual.data + (i64)(first + i) * N + block * 32 + row / 2;
           h[0] += to_float(bf16{load_2(residual)});

@@ -311,7 +311,7 @@ struct attention_matrix_op {
         total += f * stat[s].y;
         v.x += f * part[s].x; v.y += f * part[s].y; v.z += f * part[s].z; v.w += f * part[s].w;
       }
-      const float inverse = 1.f / total;
+      const float inverse = __fdividef(1.f, total);
       const int token = t + row / GROUP, column = ((h0 + n) * GROUP + row % GROUP) * D + d;
       store_pair(a, token, column, v.x * inverse, v.y * inverse);
       store_pair(a, token, column + 2, v.z * inverse, v.w * inverse);
@@ -650,7 +650,7 @@ struct attention_plain_op : Stateless {
         total += f * stats[(s * GROUP + g) * 2 + 1];
         v += f * values[s * GROUP * D + x];
       }
-      v /= total;
+      v = __fdividef(v, total);
       if constexpr (A::y_t::layout == TILED) {
         const float next = __shfl_down_sync(__activemask(), v, 1);
         if (x % 2 == 0) put_pair(a.y, t, h * GROUP * D + x, pack_halves(v, next));

@@ -96,7 +96,7 @@ struct attention_decode_op {
       }
       square += __shfl_xor_sync(~0u, square, 1);
       square += __shfl_xor_sync(~0u, square, 2);
-      s = rsqrtf(square / D + A::eps);
+      s = rsqrtf(square * (1.f / D) + A::eps);
     }
     #pragma unroll
     for (int i = 0; i < NC / 2; ++i) {

@@ -68,7 +68,7 @@ struct attention_merge_op : Stateless {
         n += f * sums[i].y;
         x += f * values[i * D + d];
       }
-      x /= n;
+      x = __fdividef(x, n);
       if constexpr (A::y_t::layout == TILED) {
         const float next = __shfl_down_sync(D < 32 ? (1u << D % 32) - 1 : ~0u, x, 1);
         if (d % 2 == 0) put_pair(a.y, t, h * D + d, pack_halves(x, next));

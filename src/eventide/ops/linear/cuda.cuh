@@ -25,7 +25,8 @@ struct linear_narrow_op {
   static constexpr int XS = KP * 2 + 64;                     // bytes of a staged token: rows 64 bytes apart modulo 128
   static constexpr bool STAGED = TOKENS * XS + 8192 <= SCRATCH;
   static constexpr int X_BYTES = STAGED ? TOKENS * XS : 0;
-  static constexpr int SUMS = X_BYTES, SCALES = WARPS * TOKENS * 4;
+  static constexpr int TEAM = WARPS / TOKENS;                // warps that bring a token: all of them their share at once
+  static constexpr int SUMS = X_BYTES, SCALES = TEAM * TOKENS * 4;
   static constexpr int PART = (X_BYTES + SCALES + 127) / 128 * 128;
   static constexpr int PANEL_PART = SLABS * TOKENS * 32;     // bytes of partial sums of one panel
   static constexpr int PANELS = (SCRATCH - PART) / PANEL_PART;
@@ -47,61 +48,69 @@ struct linear_narrow_op {
     return token;
   }
 
-  static constexpr int PIECES = (KP / 8 + CONSUMERS - 1) / CONSUMERS;  // 16-byte pieces of a token, for each thread
-  uint4 norm[A::has_norm_weight ? PIECES : 1];
+  // 16-byte pieces of a token, for each thread of its team; and how many of them are asked for together
+  static constexpr int PIECES = (KP / 8 + TEAM * 32 - 1) / (TEAM * 32), TOGETHER = PIECES < 16 ? PIECES : 16;
+  uint4 norm[A::has_norm_weight ? TOGETHER : 1];
+  static __device__ __forceinline__ int column(const Worker& w, int piece) { return (w.tid % (TEAM * 32) + piece * TEAM * 32) * 8; }
+  static __device__ __forceinline__ uint4 load_norm(const A& a, int k) { return k < K ? *(const uint4*)(a.norm_weight.data + k) : make_uint4(0, 0, 0, 0); }
 
   // what depends on nothing is fetched before the task's dependencies are there
   __device__ __forceinline__ void prefetch(const A& a, Worker& w, int m, int n, int count) {
     if constexpr (A::has_norm_weight) {
       #pragma unroll
-      for (int i = 0; i < PIECES; ++i) {
-        const int k = (w.tid + i * CONSUMERS) * 8;
-        norm[i] = k < K ? *(const uint4*)(a.norm_weight.data + k) : make_uint4(0, 0, 0, 0);
+      for (int i = 0; i < TOGETHER; ++i) norm[i] = load_norm(a, column(w, i));
+    }
+  }
+
+  // Calls fn(token, piece, k, v) for this thread's pieces of x, once they are there.
+  template <class Fn>
+  static __device__ __forceinline__ void for_pieces(const A& a, const Worker& w, int first, int tokens, const Fn& fn) {
+    const int token = w.warp / TEAM;
+    if (token >= tokens) return;
+    const bf16* const row = a.x.data + source_row(a, first + token) * K;
+    #pragma unroll
+    for (int p0 = 0; p0 < PIECES; p0 += TOGETHER) {
+      uint4 got[TOGETHER];
+      #pragma unroll
+      for (int i = 0; i < TOGETHER; ++i) {
+        const int k = column(w, p0 + i);
+        got[i] = k < K ? load_16(row + k) : make_uint4(0, 0, 0, 0);
+      }
+      if constexpr (A::x_t::polled) settle_together(w, [&] {
+        bool missing = false;
+        #pragma unroll
+        for (int i = 0; i < TOGETHER; ++i) {
+          if (absent(got[i])) { got[i] = load_16(row + column(w, p0 + i)); missing = true; }
+        }
+        return missing;
+      });
+      #pragma unroll
+      for (int i = 0; i < TOGETHER; ++i) {
+        if (column(w, p0 + i) < KP) fn(token, p0 + i, column(w, p0 + i), got[i]);
       }
     }
   }
 
   // x (times the norm's weight) into shared memory, and each warp's part of the sums of squares
   __device__ __forceinline__ void stage(const A& a, Worker& w, int first, int tokens) {
-    float* sums = (float*)(w.scratch + SUMS);
-    for (int t = 0; t < tokens; ++t) {
-      const bf16* row = a.x.data + source_row(a, first + t) * K;
-      float square = 0.f;
-      uint4 got[PIECES];
-      #pragma unroll
-      for (int i = 0; i < PIECES; ++i) {
-        const int k = (w.tid + i * CONSUMERS) * 8;
-        got[i] = k < K ? load_16(row + k) : make_uint4(0, 0, 0, 0);
-      }
-      if constexpr (A::x_t::polled) settle_together(w, [&] {
-        bool missing = false;
-        #pragma unroll
-        for (int i = 0; i < PIECES; ++i) {
-          if (absent(got[i])) { got[i] = load_16(row + (w.tid + i * CONSUMERS) * 8); missing = true; }
-        }
-        return missing;
-      });
-      #pragma unroll
-      for (int piece = 0; piece < PIECES; ++piece) {
-        const int k = (w.tid + piece * CONSUMERS) * 8;
-        if (k >= KP) break;
-        uint4 v = got[piece];
-        if constexpr (A::has_norm_weight) {
-          u32* x = &v.x;
-          const u32* s = &norm[piece].x;
-          #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            float lo = low_half(x[i]), hi = high_half(x[i]);
-            square += lo * lo + hi * hi;
-            x[i] = pack_halves(lo * low_half(s[i]), hi * high_half(s[i]));
-          }
-        }
-        *(uint4*)(w.scratch + t * XS + k * 2) = v;
-      }
+    float square = 0.f;
+    for_pieces(a, w, first, tokens, [&](int t, int piece, int k, uint4 v) {
       if constexpr (A::has_norm_weight) {
-        square = warp_sum(square);
-        if (w.lane == 0) sums[t * WARPS + w.warp] = square;
+        const uint4 weight = piece < TOGETHER ? norm[piece % TOGETHER] : load_norm(a, k);
+        u32* x = &v.x;
+        const u32* s = &weight.x;
+        #pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          float lo = low_half(x[i]), hi = high_half(x[i]);
+          square += lo * lo + hi * hi;
+          x[i] = pack_halves(lo * low_half(s[i]), hi * high_half(s[i]));
+        }
       }
+      *(uint4*)(w.scratch + t * XS + k * 2) = v;
+    });
+    if constexpr (A::has_norm_weight) {
+      square = warp_sum(square);
+      if (w.lane == 0 && w.warp < TEAM * TOKENS) ((float*)(w.scratch + SUMS))[w.warp] = square;
     }
     w.settled();
     w.sync();
@@ -114,10 +123,7 @@ struct linear_narrow_op {
 
   // the same for an input that isn't staged
   static __device__ __forceinline__ void await(const A& a, const Worker& w, int first, int tokens) {
-    for (int t = 0; t < tokens; ++t) {
-      const bf16* row = a.x.data + source_row(a, first + t) * K;
-      for (int k = w.tid * 8; k < K; k += CONSUMERS * 8) settle_16(w, row + k, load_16(row + k));
-    }
+    for_pieces(a, w, first, tokens, [](int, int, int, const uint4&) {});
     w.settled();
     w.sync();
   }
@@ -144,14 +150,26 @@ struct linear_narrow_op {
     }
   }
 
-  // Products of a chunk with its slab of x, one sum for each row and token: 8 rows x TOKENS floats at `sums`.
-  static __device__ __forceinline__ void multiply(const A& a, const Worker& w, const u8* chunk, int slab, int first, int tokens, float* sums) {
+  // Products of chunk j with its slab of x, one sum for each row and token: 8 rows x TOKENS floats at `sums`. An x that isn't
+  // staged comes from L2 two blocks ahead, the first of them while the chunk is waited for.
+  static __device__ __forceinline__ void multiply(const A& a, const Worker& w, int j, int first, int tokens, float* sums) {
+    const int slab = j % SLABS;
     const int g = w.lane >> 2, q = w.lane & 3, k0 = slab * SLAB + q * 8, token = ev_min(g, tokens - 1);
     const u8* xp;
     if constexpr (STAGED) xp = w.scratch + token * XS + k0 * 2;
     else xp = (const u8*)(a.x.data + source_row(a, first + token) * K + k0);
     const int blocks = ev_min(SLAB, KP - slab * SLAB) / BLOCK;
-    const u8* const tail = chunk + blocks * TIGHT_BLOCK_BYTES;
+    constexpr bool FAR = !STAGED && !DOT;
+    uint4 next[FAR ? 2 : 1][4];
+    auto ask = [&](uint4 (&to)[4], int i) {
+      #pragma unroll
+      for (int t = 0; t < 4; ++t) {
+        const bool there = g < tokens && i < blocks * 4 && (K % BLOCK == 0 || k0 + (i + t) * 32 < K);
+        to[t] = there ? load_16(xp + (i + t) * 64) : make_uint4(0, 0, 0, 0);
+      }
+    };
+    if constexpr (FAR) { ask(next[0], 0); ask(next[1], 4); }
+    const u8* const chunk = w.acquire(j), *const tail = chunk + blocks * TIGHT_BLOCK_BYTES;
     u32 tops = 0, listed = 0;
     if constexpr (TIGHT) {
       tops = DOT ? tail[g] : *(const unsigned short*)(tail + q * 2);
@@ -159,7 +177,7 @@ struct linear_narrow_op {
     }
     auto x_of = [&](int i) {
       if constexpr (STAGED) return *(const uint4*)(xp + i * 64);
-      const bool there = g < (DOT ? 2 : tokens) && (K % BLOCK == 0 || k0 + i * 32 + (DOT ? (g & 1) * 64 : 0) < K);
+      const bool there = g < 2 && (K % BLOCK == 0 || k0 + i * 32 + (g & 1) * 64 < K);
       return there ? load_16(xp + i * 64) : make_uint4(0, 0, 0, 0);
     };
     float acc[4][4] = {}, c[2];
@@ -178,9 +196,16 @@ struct linear_narrow_op {
     } else {
       for_blocks(w, chunk, blocks, [&](int i, const uint4& w0, const uint4& w1, const uint4& w2, const uint4& w3) {
         const uint4 tiles[4] = {w0, w1, w2, w3};
+        uint4 now[4];
         #pragma unroll
         for (int t = 0; t < 4; ++t) {
-          const uint4 x = x_of(i + t);
+          if constexpr (FAR) { now[t] = next[0][t]; next[0][t] = next[FAR][t]; }
+          else now[t] = x_of(i + t);
+        }
+        if constexpr (FAR) ask(next[FAR], i + 8);
+        #pragma unroll
+        for (int t = 0; t < 4; ++t) {
+          const uint4 x = now[t];
           mma_8816(acc[t % 2 * 2], x.x, x.y, tiles[t].x, tiles[t].y);
           mma_8816(acc[t % 2 * 2 + 1], x.z, x.w, tiles[t].z, tiles[t].w);
         }
@@ -232,7 +257,7 @@ struct linear_narrow_op {
     for (int p0 = 0; p0 < count; p0 += PANELS) {
       const int panels = ev_min(PANELS, count - p0), chunks = panels * SLABS;
       for (int j = w.first_own(); j < chunks; j += WARPS) {
-        multiply(a, w, w.acquire(j), j % SLABS, first, tokens, part + j * TOKENS * 8);
+        multiply(a, w, j, first, tokens, part + j * TOKENS * 8);
         w.release(j);
       }
       w.chunk += chunks;
@@ -247,11 +272,11 @@ struct linear_narrow_op {
 
   static __device__ __forceinline__ float scale(const A& a, const Worker& w, int t) {
     if constexpr (A::has_norm_weight) {
-      const float* sums = (const float*)(w.scratch + SUMS) + t * WARPS;
+      const float* sums = (const float*)(w.scratch + SUMS) + t * TEAM;
       float s = 0.f;
       #pragma unroll
-      for (int i = 0; i < WARPS; ++i) s += sums[i];
-      return rsqrtf(s / K + A::eps);
+      for (int i = 0; i < TEAM; ++i) s += sums[i];
+      return rsqrtf(s * (1.f / K) + A::eps);
     }
     return 1.f;
   }
@@ -276,7 +301,7 @@ struct linear_narrow_op {
       if constexpr (GATED) {
         float gate = total(part, panel, t, 2 * c) * s, up = total(part, panel, t, 2 * c + 1) * s;
         if constexpr (A::has_bias) { gate += to_float(a.bias.data[2 * col]); up += to_float(a.bias.data[2 * col + 1]); }
-        v = gate / (1.f + __expf(-gate)) * up;
+        v = gated(gate, up);
       } else {
         v = total(part, panel, t, c) * s;
         if constexpr (A::has_bias) v += to_float(a.bias.data[col]);

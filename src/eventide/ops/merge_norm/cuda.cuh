@@ -78,7 +78,7 @@ struct merge_norm_op {
       float all = 0.f;
       #pragma unroll
       for (int i = 0; i < WARPS; ++i) all += sums[g * WARPS + i];
-      const float scale = rsqrtf(all / N + A::eps);
+      const float scale = rsqrtf(all * (1.f / N) + A::eps);
       #pragma unroll
       for (int i = 0; i < PIECES; ++i) {
         const int c = column(w, i);

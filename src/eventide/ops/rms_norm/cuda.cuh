@@ -42,7 +42,7 @@ struct rms_norm_op : Stateless {
       #pragma unroll
       for (int i = 0; i < WARPS; ++i) square += sums[i];
     }
-    return rsqrtf(square / H + A::eps);
+    return rsqrtf(square * (1.f / H) + A::eps);
   }
 
   __device__ __forceinline__ void run(const A& a, Worker& w, int m) {

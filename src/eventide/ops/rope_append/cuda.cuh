@@ -45,7 +45,7 @@ struct rope_append_op : Stateless {
   static constexpr int lanes_of(int pieces) { return pieces <= 1 ? 1 : 2 * lanes_of((pieces + 1) / 2); }
   static constexpr int SPAN = lanes_of(HALF / N);             // lanes of a vector
   static constexpr bool BY_PIECES = HALF % N == 0 && SPAN <= 32;
-  static constexpr int AT_ONCE = 4;  // vectors of these lanes whose loads are under way together
+  static constexpr int AT_ONCE = A::tile_m <= 4 ? 1 : 4;  // vectors of these lanes whose loads are under way together: all of a small task's are
 
   // what a vector is: one of the group's queries, the key, or the value, which is copied as it is
   struct Vector {
@@ -105,7 +105,7 @@ struct rope_append_op : Stateless {
         if (SPAN * N > HALF && w.lane % SPAN * N >= HALF) square = 0.f;
         #pragma unroll
         for (int o = SPAN / 2; o; o >>= 1) square += __shfl_xor_sync(~0u, square, o);
-        const float scale = rsqrtf(square / D + A::eps);
+        const float scale = rsqrtf(square * (1.f / D) + A::eps);
         #pragma unroll
         for (int j = 0; j < N; ++j) {
           x[j] *= v.is_value() ? 1.f : scale * gx[j];
@@ -145,7 +145,7 @@ struct rope_append_op : Stateless {
       square += lo[p] * lo[p] + hi[p] * hi[p];
     }
     if constexpr (A::has_q_norm) {
-      const float s = rsqrtf(warp_sum(square) / D + A::eps);
+      const float s = rsqrtf(warp_sum(square) * (1.f / D) + A::eps);
       const bf16* g = v.is_query() ? a.q_norm.data : a.k_norm.data;
       #pragma unroll
       for (int p = 0; p < PAIRS; ++p) {

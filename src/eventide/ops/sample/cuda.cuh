@@ -30,7 +30,7 @@ template <class A>
 struct sample_op : Stateless {
   static constexpr bool RUNS = false;
   static constexpr int V = A::logits_t::dim1, TOP = A::max_logprobs;
-  static constexpr int PIECE = 1152, PIECES = (V + PIECE - 1) / PIECE, PER_LANE = PIECE / 32;  // as in sample_stats
+  static constexpr int PIECE = 1152, PIECES = (V + PIECE - 1) / PIECE;  // as in sample_stats
   static constexpr int pieces_given() {
     if constexpr (A::has_best) return A::best_t::dim1;
     return PIECES;
@@ -97,27 +97,33 @@ struct sample_op : Stateless {
       for (int e = 0; e < 4; ++e) v[e] = x[ev_min(i + e, V - 1)];
     }
   }
-  // this lane's part of a piece: number 4 * j + e is logit place(piece, 4 * j + e)
-  static __device__ __forceinline__ int place(const Worker& w, int piece, int j) { return piece * PIECE + w.lane * 4 + 128 * (j / 4) + j % 4; }
-  static __device__ __forceinline__ void load_piece(const Worker& w, const float* x, int piece, float (&v)[PER_LANE]) {
+  // f(four logits, index of the first) for those from `first` on, `apart` between them, below `end`, with three on their way. (A loop
+  // whose turns weren't one after another would be as many times as long, and this code runs once a step.)
+  template <class F>
+  static __device__ __forceinline__ void by_fours(const float* x, int first, int apart, int end, const F& f) {
+    float v[4][4];
     #pragma unroll
-    for (int j = 0; j < PER_LANE; j += 4) load_four(x, place(w, piece, j), v + j);
+    for (int n = 0; n < 3; ++n) load_four(x, first + n * apart, v[n]);
+    #pragma unroll 1
+    for (int i = first; i < end; i += apart) {
+      load_four(x, i + 3 * apart, v[3]);
+      f(v[0], i);
+      #pragma unroll
+      for (int n = 0; n < 12; ++n) v[n / 4][n % 4] = v[n / 4 + 1][n % 4];
+    }
   }
   // f(logit, index) for all, by no particular thread
   template <class F>
   static __device__ __forceinline__ void each(const Worker& w, const float* x, const F& f) {
-    constexpr int APART = 4 * CONSUMERS;
-    #pragma unroll 1
-    for (int first = w.tid * 4; first < V; first += 4 * APART) {
-      float v[16];
+    by_fours(x, w.tid * 4, 4 * CONSUMERS, V, [&](const float (&v)[4], int i) {
       #pragma unroll
-      for (int j = 0; j < 4; ++j) load_four(x, first + j * APART, v + 4 * j);
-      #pragma unroll
-      for (int j = 0; j < 16; ++j) {
-        const int i = first + j / 4 * APART + j % 4;
-        if (i < V) f(v[j], i);
-      }
-    }
+      for (int e = 0; e < 4; ++e) if (i + e < V) f(v[e], i + e);
+    });
+  }
+  // f(four logits, index of the first) for all of a piece, by the lanes of a warp in step
+  template <class F>
+  static __device__ __forceinline__ void each_of_piece(const Worker& w, const float* x, int piece, const F& f) {
+    by_fours(x, piece * PIECE + w.lane * 4, 128, (piece + 1) * PIECE, f);
   }
 
   // Which tokens: ranks from `lo` to `hi`, and, if it isn't negative, in this bucket of distance.
@@ -137,26 +143,26 @@ struct sample_op : Stateless {
     #pragma unroll 1
     for (int piece = w.warp; piece < PIECES; piece += WARPS) {
       if (rank(s->tops[piece] / t, 0) < span.lo) continue;
-      float v[PER_LANE];
-      load_piece(w, x, piece, v);
-      u64 held = 0;
-      #pragma unroll
-      for (int j = 0; j < PER_LANE; ++j) {
-        const int i = place(w, piece, j);
-        v[j] = v[j] / t;
-        if (i < V && span.holds(v[j], rank(v[j], i))) held |= (u64)1 << j;
-      }
-      const int mine = __popcll((long long)held);
-      int end = mine;
-      #pragma unroll
-      for (int o = 1; o < 32; o <<= 1) { const int n = __shfl_up_sync(~0u, end, o); end += w.lane >= o ? n : 0; }
-      int base = 0;
-      if (w.lane == 31) base = atomicAdd(&s->count, end);
-      base = __shfl_sync(~0u, base, 31) + end - mine;
-      if (mine == 0 || base + mine > MOST) continue;
-      #pragma unroll
-      for (int j = 0; j < PER_LANE; ++j)
-        if (held >> j & 1) list(s)[base++] = rank(v[j], place(w, piece, j));
+      each_of_piece(w, x, piece, [&](const float (&v)[4], int i) {
+        float by[4];
+        u32 held = 0;
+        #pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          by[e] = v[e] / t;
+          if (i + e < V && span.holds(by[e], rank(by[e], i + e))) held |= 1u << e;
+        }
+        if (!__any_sync(~0u, held)) return;
+        const int mine = __popc(held);
+        int end = mine;
+        #pragma unroll
+        for (int o = 1; o < 32; o <<= 1) { const int n = __shfl_up_sync(~0u, end, o); end += w.lane >= o ? n : 0; }
+        int base = 0;
+        if (w.lane == 31) base = atomicAdd(&s->count, end);
+        base = __shfl_sync(~0u, base, 31) + end - mine;
+        if (mine == 0 || base + mine > MOST) return;
+        #pragma unroll
+        for (int e = 0; e < 4; ++e) if (held >> e & 1) list(s)[base++] = rank(by[e], i + e);
+      });
     }
     w.sync();
     const int n = s->count;
@@ -399,10 +405,8 @@ struct sample_op : Stateless {
     } else {
       #pragma unroll 1
       for (int piece = w.warp; piece < PIECES; piece += WARPS) {
-        float v[PER_LANE], top = __uint_as_float(0xff800000u);
-        load_piece(w, x, piece, v);
-        #pragma unroll
-        for (int j = 0; j < PER_LANE; ++j) top = fmaxf(top, v[j]);  // beyond the row stands its last piece again
+        float top = __uint_as_float(0xff800000u);
+        each_of_piece(w, x, piece, [&](const float (&v)[4], int) { top = fmaxf(top, fmaxf(fmaxf(v[0], v[1]), fmaxf(v[2], v[3]))); });  // beyond the row stands its last part again
         #pragma unroll
         for (int o = 16; o; o >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
         if (w.lane == 0) s->tops[piece] = top;

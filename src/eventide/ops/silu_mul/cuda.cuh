@@ -9,7 +9,7 @@ struct silu_mul_op : Stateless {
   static __device__ __forceinline__ float value(const A& a, int t, int c) {
     const auto* const x = a.x.data + ((i64)t * A::y_t::dim1 + c) * 2;
     const float gate = to_float(x[0]), up = to_float(x[1]);
-    return gate / (1.f + __expf(-gate)) * up;
+    return gated(gate, up);
   }
   __device__ __forceinline__ void run(const A& a, Worker& w, int m) {
     constexpr int N = A::y_t::dim1;

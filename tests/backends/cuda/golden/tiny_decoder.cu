@@ -46,9 +46,9 @@ struct C0 {
   static constexpr bool WAITS = false, NOTIFIES = false;
   __device__ __forceinline__ int last_extent() const { return s.symbol(0); }
   __device__ __forceinline__ int tasks() const { return s.symbol(0); }
-  __device__ __forceinline__ Coords coords(int t) const {
+  __device__ __forceinline__ Coords coords(u32 r) const {
     Coords x = {{0, 0, 0, 0}};
-    x.v[0] = t;
+    x.v[0] = r;
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
@@ -94,11 +94,11 @@ struct C1 {
   static constexpr bool WAITS_VARY = false, NOTIFIES_VARY = true;
   static constexpr bool WAITS = false, NOTIFIES = true;
   __device__ __forceinline__ int last_extent() const { return 32; }
-  __device__ __forceinline__ int tasks() const { return 32 * ev_floordiv((s.symbol(0) + 7), 8); }
-  __device__ __forceinline__ Coords coords(int t) const {
+  __device__ __forceinline__ int tasks() const { return 32 * ((s.symbol(0) + 7) >> 3); }
+  __device__ __forceinline__ Coords coords(u32 r) const {
     Coords x = {{0, 0, 0, 0}};
-    x.v[1] = t % 32; t /= 32;
-    x.v[0] = t;
+    x.v[1] = r % 32; r /= 32;
+    x.v[0] = r;
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
@@ -108,7 +108,7 @@ struct C1 {
   }
   __device__ __forceinline__ void notifies(Notifier& k, const Coords& x, int times) const {
     { const int c0 = x.v[0];
-    { const int c1 = ev_floordiv(x.v[1], 8);
+    { const int c1 = (x.v[1] >> 3);
     k.add((u32)args[4] + (c0 * 4 + c1), times);
     }}
   }
@@ -168,25 +168,29 @@ struct C2 {
   static constexpr bool WAITS = true, NOTIFIES = true;
   __device__ __forceinline__ int last_extent() const { return 1; }
   __device__ __forceinline__ int tasks() const { return s.symbol(0); }
-  __device__ __forceinline__ Coords coords(int t) const {
+  __device__ __forceinline__ Coords coords(u32 r) const {
     Coords x = {{0, 0, 0, 0}};
-    x.v[1] = t % 1; t /= 1;
-    x.v[0] = t;
+    x.v[1] = r % 1; r /= 1;
+    x.v[0] = r;
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
     return block_share<WORKERS>(worker, tasks, (int)args[13] + (int)args[14] * s.symbol(0) + (int)args[15] * s.symbol(3));
   }
   __device__ __forceinline__ void waits(Waiter& k, const Coords& x) const {
-    for (int c0 = ev_max(ev_floordiv(x.v[0], 8), 0), end0 = ev_min(ev_min((ev_floordiv(x.v[0], 8) + 1), ev_floordiv((s.symbol(0) + 7), 8)), ev_floordiv((s.symbol(0) + 7), 8)); c0 < end0; ++c0) {
+    #pragma unroll 1
+    for (int c0 = ev_max((x.v[0] >> 3), 0), end0 = ev_min(ev_min(((x.v[0] >> 3) + 1), ((s.symbol(0) + 7) >> 3)), ((s.symbol(0) + 7) >> 3)); c0 < end0; ++c0) {
+    #pragma unroll 1
     for (int c1 = ev_max(2 * x.v[1], 0), end1 = ev_min((2 * x.v[1] + 2), 4); c1 < end1; ++c1) {
     k.add((u32)args[11] + (c0 * 4 + c1), 8);
     }}
-    for (int c0 = ev_max(ev_floordiv(x.v[0], 8), 0), end0 = ev_min(ev_min((ev_floordiv(x.v[0], 8) + 1), ev_floordiv((s.symbol(0) + 7), 8)), ev_floordiv((s.symbol(0) + 7), 8)); c0 < end0; ++c0) {
+    #pragma unroll 1
+    for (int c0 = ev_max((x.v[0] >> 3), 0), end0 = ev_min(ev_min(((x.v[0] >> 3) + 1), ((s.symbol(0) + 7) >> 3)), ((s.symbol(0) + 7) >> 3)); c0 < end0; ++c0) {
     { const int c1 = (x.v[1] + 2);
     k.add((u32)args[11] + (c0 * 4 + c1), 8);
     }}
-    for (int c0 = ev_max(ev_floordiv(x.v[0], 8), 0), end0 = ev_min(ev_min((ev_floordiv(x.v[0], 8) + 1), ev_floordiv((s.symbol(0) + 7), 8)), ev_floordiv((s.symbol(0) + 7), 8)); c0 < end0; ++c0) {
+    #pragma unroll 1
+    for (int c0 = ev_max((x.v[0] >> 3), 0), end0 = ev_min(ev_min(((x.v[0] >> 3) + 1), ((s.symbol(0) + 7) >> 3)), ((s.symbol(0) + 7) >> 3)); c0 < end0; ++c0) {
     { const int c1 = (x.v[1] + 3);
     k.add((u32)args[11] + (c0 * 4 + c1), 8);
     }}
@@ -240,10 +244,10 @@ struct C3 {
   static constexpr bool WAITS = true, NOTIFIES = true;
   __device__ __forceinline__ int last_extent() const { return 1; }
   __device__ __forceinline__ int tasks() const { return s.symbol(3); }
-  __device__ __forceinline__ Coords coords(int t) const {
+  __device__ __forceinline__ Coords coords(u32 r) const {
     Coords x = {{0, 0, 0, 0}};
-    x.v[1] = t % 1; t /= 1;
-    x.v[0] = t;
+    x.v[1] = r % 1; r /= 1;
+    x.v[0] = r;
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
@@ -294,11 +298,11 @@ struct C4 {
   static constexpr bool WAITS_VARY = false, NOTIFIES_VARY = false;
   static constexpr bool WAITS = true, NOTIFIES = false;
   __device__ __forceinline__ int last_extent() const { return 8; }
-  __device__ __forceinline__ int tasks() const { return 8 * ev_floordiv((s.symbol(0) + 7), 8); }
-  __device__ __forceinline__ Coords coords(int t) const {
+  __device__ __forceinline__ int tasks() const { return 8 * ((s.symbol(0) + 7) >> 3); }
+  __device__ __forceinline__ Coords coords(u32 r) const {
     Coords x = {{0, 0, 0, 0}};
-    x.v[1] = t % 8; t /= 8;
-    x.v[0] = t;
+    x.v[1] = r % 8; r /= 8;
+    x.v[0] = r;
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
@@ -348,11 +352,11 @@ struct C5 {
   static constexpr bool WAITS_VARY = false, NOTIFIES_VARY = false;
   static constexpr bool WAITS = false, NOTIFIES = false;
   __device__ __forceinline__ int last_extent() const { return 16; }
-  __device__ __forceinline__ int tasks() const { return 16 * ev_floordiv((s.symbol(0) + 7), 8); }
-  __device__ __forceinline__ Coords coords(int t) const {
+  __device__ __forceinline__ int tasks() const { return 16 * ((s.symbol(0) + 7) >> 3); }
+  __device__ __forceinline__ Coords coords(u32 r) const {
     Coords x = {{0, 0, 0, 0}};
-    x.v[1] = t % 16; t /= 16;
-    x.v[0] = t;
+    x.v[1] = r % 16; r /= 16;
+    x.v[0] = r;
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
@@ -402,11 +406,11 @@ struct C6 {
   static constexpr bool WAITS_VARY = false, NOTIFIES_VARY = false;
   static constexpr bool WAITS = false, NOTIFIES = true;
   __device__ __forceinline__ int last_extent() const { return 8; }
-  __device__ __forceinline__ int tasks() const { return 8 * ev_floordiv((s.symbol(0) + 7), 8); }
-  __device__ __forceinline__ Coords coords(int t) const {
+  __device__ __forceinline__ int tasks() const { return 8 * ((s.symbol(0) + 7) >> 3); }
+  __device__ __forceinline__ Coords coords(u32 r) const {
     Coords x = {{0, 0, 0, 0}};
-    x.v[1] = t % 8; t /= 8;
-    x.v[0] = t;
+    x.v[1] = r % 8; r /= 8;
+    x.v[0] = r;
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
@@ -459,18 +463,18 @@ struct C7 {
   static constexpr bool WAITS_VARY = false, NOTIFIES_VARY = false;
   static constexpr bool WAITS = true, NOTIFIES = true;
   __device__ __forceinline__ int last_extent() const { return 8; }
-  __device__ __forceinline__ int tasks() const { return 8 * ev_floordiv((s.symbol(1) + 7), 8); }
-  __device__ __forceinline__ Coords coords(int t) const {
+  __device__ __forceinline__ int tasks() const { return 8 * ((s.symbol(1) + 7) >> 3); }
+  __device__ __forceinline__ Coords coords(u32 r) const {
     Coords x = {{0, 0, 0, 0}};
-    x.v[1] = t % 8; t /= 8;
-    x.v[0] = t;
+    x.v[1] = r % 8; r /= 8;
+    x.v[0] = r;
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
     return block_share<WORKERS>(worker, tasks, (int)args[7] + (int)args[8] * s.symbol(0) + (int)args[9] * s.symbol(3));
   }
   __device__ __forceinline__ void waits(Waiter& k, const Coords& x) const {
-    k.add((u32)args[5] + 0, 8 * ev_floordiv((s.symbol(0) + 7), 8));
+    k.add((u32)args[5] + 0, 8 * ((s.symbol(0) + 7) >> 3));
   }
   __device__ __forceinline__ void notifies(Notifier& k, const Coords& x, int times) const {
     { const int c0 = x.v[0];
@@ -539,16 +543,17 @@ struct C8 {
   static constexpr bool WAITS = true, NOTIFIES = false;
   __device__ __forceinline__ int last_extent() const { return s.symbol(2); }
   __device__ __forceinline__ int tasks() const { return s.symbol(2); }
-  __device__ __forceinline__ Coords coords(int t) const {
+  __device__ __forceinline__ Coords coords(u32 r) const {
     Coords x = {{0, 0, 0, 0}};
-    x.v[0] = t;
+    x.v[0] = r;
     return x;
   }
   __device__ __forceinline__ Share share(int worker, int tasks) const {
     return block_share<WORKERS>(worker, tasks, (int)args[14] + (int)args[15] * s.symbol(0) + (int)args[16] * s.symbol(3));
   }
   __device__ __forceinline__ void waits(Waiter& k, const Coords& x) const {
-    for (int c0 = ev_max(ev_floordiv(x.v[0], 8), 0), end0 = ev_min(ev_min(ev_floordiv((s.symbol(1) + 7), 8), (ev_floordiv(x.v[0], 8) + 1)), ev_floordiv((s.symbol(1) + 7), 8)); c0 < end0; ++c0) {
+    #pragma unroll 1
+    for (int c0 = ev_max((x.v[0] >> 3), 0), end0 = ev_min(ev_min(((s.symbol(1) + 7) >> 3), ((x.v[0] >> 3) + 1)), ((s.symbol(1) + 7) >> 3)); c0 < end0; ++c0) {
     k.add((u32)args[13] + c0, 8);
     }
   }
