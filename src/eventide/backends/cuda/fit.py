@@ -5,7 +5,8 @@ tasks wait; scratch must hold the largest of the operators' needs, which they st
 cuda.cuh. `compile_plan_source` tries divisions from the most ring to the most scratch and takes the first that compiles:
 
     one token at a time     30 slots of 6,208 bytes, 40 KiB of scratch
-    tiles of 8 tokens       22 slots, 88 KiB: eight tokens' input stands beside their partial sums
+    tiles of 4 tokens       17 slots, 120 KiB: four tokens' input, of 12,288 columns too, stands beside their partial sums
+    tiles of 8 tokens       22 slots, 88 KiB: of fewer columns
     tiles of 16 tokens      8 slots of 12,800 bytes, a slab of two panels each; 100 KiB: sixteen stages of x, sums of two blocks
     tiles of 64 tokens      8 slots, 128 columns of 64 rows each; 100 KiB: four stages of x, sums of two blocks
     tiles of 256 tokens     6 slots; 145 KiB: four stages of half as many columns
@@ -43,7 +44,7 @@ class UnfitPlanError(DeviceError):
 def divisions(plan: Plan) -> list[Config]:
     """Configurations to try, in order."""
     tile, wide = max((int(g.attrs.get("tile_m", 1)) for g in plan.grids), default=1), wide_tokens(plan)
-    sizes: tuple[int, ...] = (40, 64, 88, 120, 152, 184) if tile == 1 else (88, 120, 152, 184)
+    sizes: tuple[int, ...] = (40, 64, 88, 120, 152, 184) if tile == 1 else (120, 152, 184) if tile <= 4 else (88, 120, 152, 184)
     if wide:
         sizes = (100, 132, 166) if wide <= 64 else (145, 166)
     streams = [plan.tensors[a.tensor] for g in plan.grids for a in g.accesses if get_op(g.op).operand(a.operand).streamed]
