@@ -2,7 +2,7 @@
 
     python benchmarks/gpu_many.py --model 8b --tokens 256,64,32,16 --batches 64,32,16,8
 
-One kernel for each number of `--tokens` that a task of the linears takes (8: the one for sequences of one token each); every
+One kernel for each number of `--tokens` that a task of the linears takes (up to 8: one for sequences of one token each); every
 figure is the median of `--rounds` launches by the GPU's own clock. A prompt is one launch, a batch one launch of 16 steps at
 `--context`. With more than 64 tokens a prompt goes in steps of `--step` tokens. `--tight` holds weights in 12 bits, as the engine
 does, whose kernels these are by default. `--phases` tells where a step's time goes, from a second kernel that records: for each
@@ -119,9 +119,9 @@ def numbers(text: str) -> list[int]:
 def main(argv: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", choices=MODELS, default="8b")
-    p.add_argument("--tokens", type=numbers, default=[256, 64, 32, 16], help="of a task of the linears: 8, 16, 32, 64, 128 or 256")
+    p.add_argument("--tokens", type=numbers, default=[256, 64, 32, 16], help="of a linear's task: 1, 4, 8, 16, 32, 64, 128 or 256")
     p.add_argument("--batches", type=numbers, default=[64, 32, 16, 8])
-    p.add_argument("--prompts", type=numbers, default=[PROMPT], help="their lengths")
+    p.add_argument("--prompts", type=numbers, default=[512], help="their lengths")
     p.add_argument("--step", type=int, default=PROMPT, help="tokens of a step, where a task takes more than 64")
     p.add_argument("--context", type=int, default=512)
     p.add_argument("--splits", type=int, help="slabs of k at most, if not as in the engine; 1: slim products")

@@ -8,7 +8,7 @@ WORKERS = 132  # multiprocessors of the largest GPU
 TILES = "tiles.cuda"  # the layout of activations that wide products of a GPU read, see device/cuda/tiles.cuh
 WIDE_ROWS = 64  # rows of a weight that one task of theirs takes
 SLIM_ROWS = 16  # or fewer, of slim ones (device/cuda/slim.cuh)
-SLIM_MOST = 256  # rows of a worker up to which products are slim: their input comes once for every 32
+SLIM_MOST = 256  # rows of a worker up to which products are slim: their input comes once for every 64, or 32 with 32 tokens
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """The GPU behind the engine: a few kernels over one copy of weights and states, none of them made for a shape.
 
     decode    steps in which a sequence has one token, attention split over the past as it grows; all the steps that are asked
-              for are one launch, and tokens come out of it while it runs. For one sequence, and for up to 8 or 4
+              for are one launch, and tokens come out of it while it runs. For one sequence, and for up to 8, or 4 where
+              products of 16 tokens are slim
     mixed     steps of up to 8, 16, 32, 64 or 2,048 tokens of any sequences: prompts, beside others that generate, larger batches
 
-`_sizes` lists them. A step goes to the smallest kernel that holds it, or in parts to the widest; those that a model's shape
-doesn't fit are left out. A prompt is one launch and its continuation another: a step of the engine has up to 8,192 tokens, and
-is one launch of several steps of a kernel. With 8 tokens at most, a prompt of 20 tokens is three steps in one launch:
+`_sizes` lists them. A step goes to the smallest kernel that holds it, or in parts to the widest; steps in which more sequences
+have one token each than the decode kernels hold go to the smallest wide one. Those that a model's shape doesn't fit are left out.
+A prompt is one launch and its continuation another: a step of the engine has up to 8,192 tokens, and is one launch of several
+steps of a kernel. With 8 tokens at most, a prompt of 20 tokens is three steps in one launch:
 
     seq, pos, slot    0..7 | 8..15 | 16..19        logit_rows  none | none | 19 - 16 = 3
 
@@ -58,6 +60,7 @@ SLABS = 4  # of k, into which they cut the outputs to the residual at most
 SLIM_TOKENS, SLIM_HIDDEN = 16, 2560  # but with so few tokens and so many columns products are slim, and nothing is cut
 PROMPT, PROMPT_TILE, PROMPT_QUERIES = 2048, 256, 32  # of the one for prompts: tokens of a step, of a linear's task, of attention's
 PROMPT_ROWS = 512  # and its rows of logits at most
+BATCH_PROMPT = 512  # tokens of a step where it decodes more sequences than the others hold: every step has inputs for so many
 PROMPT_SLABS = 2  # of k, for the outputs to the residual: a step's tiles alone would leave half of the workers without
 MAX_TOKENS = 8192  # of one step of the engine
 LONGEST_PART = 1024  # positions of the past that one task reads, in steps of several sequences
@@ -146,13 +149,15 @@ def _sizes(loaded: Loaded) -> list[_Size]:
     # fewer tokens are a batch; prompts go through the widest
     wide = [w for w in WIDE if w == WIDE[-1] or seqs > (few if w == WIDE[0] else w // 2)]
     queries = max(1, 16 // (c.num_heads // c.num_kv_heads))
-    prompts = _Size(PROMPT_TILE, PROMPT, splits=PROMPT_SLABS, queries=PROMPT_QUERIES)
+    most = PROMPT if seqs <= WIDE[-1] else BATCH_PROMPT
+    prompts = _Size(PROMPT_TILE, most, splits=PROMPT_SLABS, queries=PROMPT_QUERIES)
     return [*decode, _Size(TILE, TILE), *(_Size(w, w, splits=slabs(c, w), queries=queries) for w in wide), prompts]
 
 
 def slabs(c: ModelConfig, tokens: int) -> int:
     """Into how many slabs a kernel for batches of so many tokens cuts its k at most; 1: its products are slim."""
-    return 1 if tokens <= SLIM_TOKENS and c.hidden_size >= SLIM_HIDDEN and c.hidden_size % 128 == 0 else SLABS
+    whole = all(k % 128 == 0 for k in (c.hidden_size, c.q_rows, c.intermediate_size))  # as device/cuda/slim.cuh needs it
+    return 1 if tokens <= SLIM_TOKENS and c.hidden_size >= SLIM_HIDDEN and whole else SLABS
 
 
 def _compile(loaded: Loaded, schedule: str, loose: Collection[str]) -> CudaRunner:
@@ -360,7 +365,7 @@ class CudaRunner:
         symbols, inputs, stacked = decode_tables(self.limits, chunks, num_steps, block_table)
         kernel = self._decode_kernel(len(chunks))
         if kernel is None:
-            kernel = self._batch_kernel(len(chunks))
+            kernel = self._batch_kernel(len(chunks))[1]
         else:
             inputs |= _splits(kernel, self.limits, inputs["pos"])
             symbols["num_splits"] = inputs["split_begin"].shape[1]
@@ -375,13 +380,13 @@ class CudaRunner:
         return launch
 
     def _decode_kernel(self, num_seqs: int) -> CudaKernel | None:
-        """The smallest for steps in which so many sequences have one token each; None: a mixed one takes them."""
+        """The smallest for steps in which so many sequences have one token each; None: `_batch_kernel` does."""
         return next((kernel for most, kernel in self._decode.items() if num_seqs <= most), None)
 
-    def _batch_kernel(self, num_seqs: int) -> CudaKernel:
+    def _batch_kernel(self, num_seqs: int) -> tuple[_Size, CudaKernel]:
         """The one for steps in which each of more sequences has a token: the smallest wide one, if there is any."""
-        fits = (kernel for size, kernel in self._mixed.items() if size.tile > TILE and num_seqs <= size.most)
-        return next(fits, self._mixed_kernel(num_seqs)[1])
+        fits = (pair for pair in self._mixed.items() if pair[0].tile > TILE and num_seqs <= pair[0].most)
+        return next(fits, None) or self._mixed_kernel(num_seqs)
 
     def _mixed_kernel(self, num_tokens: int) -> tuple[_Size, CudaKernel]:
         """The smallest that holds a step, or the widest."""
@@ -421,12 +426,15 @@ class CudaRunner:
         self._send_histories()
 
     def parts(self, step: Step) -> tuple[Plan, list[Step]]:
-        kernel = None
-        if step.symbols["num_tokens"] == step.symbols["num_samples"]:
-            kernel = self._decode_kernel(step.symbols["num_tokens"])
-        if kernel is None:
+        tokens = step.symbols["num_tokens"]
+        if tokens != step.symbols["num_samples"]:
             kernel, found = self._parts(step)
             return kernel.plan, found
+        decode = self._decode_kernel(tokens)
+        if decode is None:
+            size, kernel = self._batch_kernel(tokens)
+            return kernel.plan, split_step(step, size.most, size.queries)
+        kernel = decode
         tables = _splits(kernel, self.limits, step.inputs["pos"][None])
         inputs = {**step.inputs, **{name: table[0] for name, table in tables.items()}}
         plan = kernel.plan

@@ -59,14 +59,36 @@ def test_a_step_is_split_without_losing_rows() -> None:
     assert parts[1].inputs["tile_seq"].tolist() == [0, 2, 3, 1, 1] and parts[1].symbols["num_tiles"] == 5
 
 
+def sizes_of(max_seqs: int, **changes: int) -> list[cuda._Size]:
+    return cuda._sizes(SimpleNamespace(config=programs.config(**changes), limits=Limits(max_seqs=max_seqs)))  # type: ignore[arg-type]
+
+
+SLIM = {"hidden_size": 4096, "intermediate_size": 12288, "head_dim": 128}
+
+
 def test_kernels_for_batches_follow_the_model() -> None:
     """Where a batch's products are slim its kernel takes over from four sequences on, else from eight."""
-    for hidden, few, splits in ((4096, 4, 1), (1024, 8, 4)):
-        config = programs.config(hidden_size=hidden)
-        sizes = cuda._sizes(SimpleNamespace(config=config, limits=Limits(max_seqs=64)))  # type: ignore[arg-type]
+    for changes, few, splits in ((SLIM, 4, 1), ({"hidden_size": 1024}, 8, 4), ({**SLIM, "intermediate_size": 8640}, 8, 4)):
+        sizes = sizes_of(64, **changes)
         assert [(s.tile, s.most) for s in sizes if s.decode] == [(1, 1), (few, few)]
         assert [(s.tile, s.splits) for s in sizes if not s.decode] == [(8, 0), (16, splits), (32, 4), (64, 4), (256, 2)]
-        assert max(s.most for s in sizes) == 2048
+        assert sizes[-1].most == 2048
+    # every step of a batch that only the kernel for prompts holds has inputs for all its tokens
+    assert sizes_of(512, **SLIM)[-1].most == 512
+
+
+@pytest.mark.parametrize("slim", [False, True])
+def test_a_batch_goes_to_the_kernel_that_decodes_it_and_is_profiled_there(slim: bool) -> None:
+    sizes = sizes_of(64, **(SLIM if slim else {"hidden_size": 1024}))
+    kernels = {size: SimpleNamespace(plan=size) for size in sizes}
+    runner = CudaRunner(kernels, Limits(max_seqs=64, max_seq_len=64))  # type: ignore[arg-type]
+    batches = (1, 2, 4, 5, 8, 9, 17, 64)
+    tiles = {n: (runner._decode_kernel(n) or runner._batch_kernel(n)[1]).plan.tile for n in batches}  # type: ignore[attr-defined]
+    few, next_tile = (4, 16) if slim else (8, 8)
+    assert tiles == {1: 1, 2: few, 4: few, 5: next_tile, 8: next_tile, 9: 16, 17: 32, 64: 64}
+    for n in (9, 17, 64, *((5, 8) if slim else ())):
+        step = make_step(runner.limits, [Chunk(s, 3, 1) for s in range(n)], 1)
+        assert runner.parts(step)[0].tile == tiles[n]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -73,15 +73,16 @@ def test_steps_of_different_sizes(mixed: Packer) -> None:
 
 
 def test_a_prompts_steps_share_the_block_table() -> None:
-    limits = replace(LIMITS, max_tokens=1024, max_seq_len=4096)
-    program = build_decoder(config(max_position_embeddings=4096), replace(limits, max_tokens=512), "bfloat16", splits=2)
+    limits = replace(LIMITS, max_tokens=4096, max_seq_len=4096)
+    program = build_decoder(config(max_position_embeddings=4096), replace(limits, max_tokens=2048), "bfloat16", splits=2)
     plan = compile_plan(program, replace(target.h200(tile_tokens=128), tile_queries=32), verify=False)
     packer = Packer(plan, lay_out(plan))
-    whole = make_step(limits, [Chunk(0, 0, 1024)], 1)
-    packed = packer.steps(split_step(whole, 512, 32))
+    assert set(packer.layout.table_offsets) == {"block_table"}
+    whole = make_step(limits, [Chunk(0, 0, 4096)], 1)
+    packed = packer.steps(split_step(whole, 2048, 32))
     assert len(packed.inputs) == 2 and packed.tables.shape == (1, packer.layout.table_bytes)
     at = packer.layout.input_offsets["tile_indptr"]
-    assert [row[at : at + 68].view(np.int32).tolist() for row in packed.inputs] == [list(range(0, 513, 32))] * 2
+    assert [row[at : at + 260].view(np.int32).tolist() for row in packed.inputs] == [list(range(0, 2049, 32))] * 2
 
 
 def test_a_large_table_stands_once() -> None:

@@ -7,7 +7,7 @@ cuda.cuh. `compile_plan_source` tries divisions from the most ring to the most s
     one token at a time     30 slots of 6,208 bytes, 40 KiB of scratch
     tiles of 4 tokens       17 slots, 120 KiB: four tokens' input, of 12,288 columns too, stands beside their partial sums
     tiles of 8 tokens       22 slots, 88 KiB: of fewer columns
-    tiles of 16 tokens      8 slots of 12,800 bytes, a slab of two panels each; 100 KiB: sixteen stages of x, sums of two blocks
+    tiles of 16 tokens      8 slots of 12,800 bytes, a slab of two panels each; 100 KiB: sixteen stages of x, sums of four blocks
     tiles of 64 tokens      8 slots, 128 columns of 64 rows each; 100 KiB: four stages of x, sums of two blocks
     tiles of 256 tokens     6 slots; 145 KiB: four stages of half as many columns
 

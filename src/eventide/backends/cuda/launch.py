@@ -2,7 +2,7 @@
 
 A launch of n steps has `symbols` int32 [n, symbols], `inputs` uint8 [n, input_bytes] and `tables` uint8 [n or 1,
 table_bytes] on the GPU, and `outputs` uint8 [n, output_bytes] in page-locked memory that the kernel writes to; all of them
-grow as needed and are kept between launches. Tables are the inputs larger than `layout.LARGE_INPUT`: one row where all
+grow as needed and are kept between launches. Tables are large inputs of several dimensions (`layout`): one row where all
 steps have the same, so that thousands of steps take no more room than their positions.
 """
 

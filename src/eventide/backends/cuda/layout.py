@@ -2,9 +2,10 @@
 
 Inputs of one step are one block of bytes, at offsets made for the largest shapes; a launch of many steps has one block a
 step, so nothing is copied between steps. Small inputs come first, as many as `STAGED_LIMIT` bytes hold: every worker copies
-those to its shared memory when a step begins. Inputs larger than `LARGE_INPUT` bytes (a block table) are a block of their
-own, of which a launch needs only one where all steps have the same. Small outputs likewise, in memory of the host that the
-kernel writes to; outputs larger than `SMALL_OUTPUT` bytes stay on the GPU, one buffer for all steps.
+those to its shared memory when a step begins. Inputs of several dimensions that take more than `LARGE_INPUT` bytes (a block table)
+are a block of their own, of which a launch needs only one where all steps have the same; what has one dimension is of a step's
+tokens. Small outputs likewise, in memory of the host that the kernel writes to; outputs larger than `SMALL_OUTPUT` bytes stay on
+the GPU, one buffer for all steps.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ...ir.nodes import Plan, Tensor
 SMALL_OUTPUT = 1 << 16
 STAGED_LIMIT = 1280
 TABLES = ("int32", "int64")
-LARGE_INPUT = 2304  # a little more than 512 tokens' `tile_indptr`, which every step of a prompt has its own of
+LARGE_INPUT = 2304
 ALIGN = 256
 
 
@@ -125,7 +126,7 @@ def lay_out(plan: Plan, announced: Collection[str] = ()) -> Layout:
     stays = {t.name: t.dtype not in TABLES and (t.ndim > 1 or t.dtype == "bfloat16") for t in inputs_of}
     given = sorted((stays[t.name], _up(nbytes(plan, t), 16), t.name) for t in inputs_of)
     for wide, size, name in given:
-        if size > LARGE_INPUT:
+        if size > LARGE_INPUT and plan.tensors[name].ndim > 1:
             tables[name] = table
             table += size
             continue

@@ -91,7 +91,7 @@ struct slim_core {
         for (int i = 0; i < SLIM_TOGETHER; i += 2) {
           if (b != i) continue;
           add_scaled(c[i], scale[0], d[0]);
-          add_scaled(c[i + 1], scale[1], d[1]);
+          if (two) add_scaled(c[i + 1], scale[1], d[1]);
         }
       }
       if (line < lines) {

@@ -45,7 +45,8 @@ struct rope_append_op : Stateless {
   static constexpr int lanes_of(int pieces) { return pieces <= 1 ? 1 : 2 * lanes_of((pieces + 1) / 2); }
   static constexpr int SPAN = lanes_of(HALF / N);             // lanes of a vector
   static constexpr bool BY_PIECES = HALF % N == 0 && SPAN <= 32;
-  static constexpr int AT_ONCE = A::tile_m <= 4 ? 1 : 4;  // vectors of these lanes whose loads are under way together: all of a small task's are
+  // vectors of these lanes whose loads are under way together: one, where that is all of a task
+  static constexpr int AT_ONCE = A::tile_m * PARTS * SPAN <= CONSUMERS ? 1 : 4;
 
   // what a vector is: one of the group's queries, the key, or the value, which is copied as it is
   struct Vector {
