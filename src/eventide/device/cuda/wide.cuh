@@ -90,10 +90,9 @@ struct wide_product {
 
   // One pass over k of `all` blocks from block n on, by lines. `base`: the pass's first stage. All blocks run the same instructions
   // but for the products, which name their sums' registers: what a layer runs should stay in the multiprocessor's cache (slim.cuh).
-  // While one warpgroup waits for its products, the other one makes fragments. (Products that go on across the branches would be held
-  // in order by the assembler; half of a chunk's under way while the other half's fragments are made, all of it in the branches, was
-  // slower, for there are more instructions.) Up to 16 tokens every warp multiplies by itself, with mma.sync: then none waits for the
-  // three others, which takes longer than the products.
+  // Products end in their branch, for the assembler would hold those that go on across branches in order; to begin some of them while
+  // other fragments are made was slower (docs/performance.md, "Shorter code"). Up to 16 tokens every warp multiplies by itself, with
+  // mma.sync: then none waits for the three others, which takes longer than the products.
   static __device__ __forceinline__ void pass_by_lines(const A& a, const Worker& w, int base, int first, int tokens, int n, int all) {
     const int group = w.warp / 4;
     const u32 x = opaque(shared_address(w.scratch)), x_full = opaque(shared_address(w.block->x_full));
