@@ -367,7 +367,7 @@ def test_repeated_runs_agree_within_their_intervals(tmp_path: Path) -> None:
 
     from eventide.bench.timing import estimate
 
-    copies = [solution(HONEST, name=f"run-{number}") for number in range(41)]
+    copies = [solution(HONEST, name=f"run-{number}") for number in range(101)]
     settings = {**QUICK, "trials": 2, "iterations": 8, "correctness_rounds": 1}
     data = TraceSet([SCALE], [workload(SCALE, n=SIZE)], copies)
     report = run_benchmark(data, devices=["cpu"], command_line=settings, cache=tmp_path)
@@ -379,7 +379,7 @@ def test_repeated_runs_agree_within_their_intervals(tmp_path: Path) -> None:
             found.append(estimate(timing.samples_ms))
     # a machine that is busy voids a run now and then; that is no disagreement
     pairs = [a.overlaps(b) for a, b in pairwise(found)]
-    assert len(found) >= 38 and sum(pairs) >= 0.95 * len(pairs), f"{sum(pairs)} of {len(pairs)} pairs agree"
+    assert len(found) >= 95 and sum(pairs) >= 0.95 * len(pairs), f"{sum(pairs)} of {len(pairs)} pairs agree"
 
 
 def test_several_devices_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

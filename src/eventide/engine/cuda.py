@@ -427,14 +427,11 @@ class CudaRunner:
 
     def parts(self, step: Step) -> tuple[Plan, list[Step]]:
         tokens = step.symbols["num_tokens"]
-        if tokens != step.symbols["num_samples"]:
-            kernel, found = self._parts(step)
-            return kernel.plan, found
-        decode = self._decode_kernel(tokens)
-        if decode is None:
-            size, kernel = self._batch_kernel(tokens)
-            return kernel.plan, split_step(step, size.most, size.queries)
-        kernel = decode
+        one_each = tokens == step.symbols["num_samples"]
+        kernel = self._decode_kernel(tokens) if one_each else None
+        if kernel is None:
+            size, mixed = self._batch_kernel(tokens) if one_each else self._mixed_kernel(tokens)
+            return mixed.plan, split_step(step, size.most, size.queries)
         tables = _splits(kernel, self.limits, step.inputs["pos"][None])
         inputs = {**step.inputs, **{name: table[0] for name, table in tables.items()}}
         plan = kernel.plan

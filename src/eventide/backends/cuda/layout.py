@@ -25,7 +25,7 @@ from ...ir.nodes import Plan, Tensor
 SMALL_OUTPUT = 1 << 16
 STAGED_LIMIT = 1280
 TABLES = ("int32", "int64")
-LARGE_INPUT = 2304
+LARGE_INPUT = 2304  # bytes
 ALIGN = 256
 
 
