@@ -133,6 +133,7 @@ class _Generator:
             "NUM_SYMBOLS": max(len(self.layout.symbols), 1), "NUM_CELLS": self.layout.num_cells, "ARGS": stride,
             "WORKERS": self.schedule.num_workers, "SLOTS": c.slots, "SLOT": c.slot, "IN_FLIGHT": c.in_flight, "SCRATCH": c.scratch,
             "WIDE": self.wide, "STAGES": stages(self.wide, c.scratch),
+            "SUMS_BYTES": sums_bytes(self.wide),
             "TRACE": c.trace, "STAGED": max(self.layout.staged_bytes, 16),
             "ANNOUNCED": self.layout.announced_bytes, **({"OP_BLOCKS": c.per_op} if c.per_op else {}),
         }  # fmt: skip
@@ -198,6 +199,12 @@ def wide_tokens(plan: Plan) -> int:
     return most if most > 8 else 0
 
 
+def sums_bytes(tokens: int) -> int:
+    """What stands behind the stages of a wide product's input: sums of both warpgroups, of 64 tokens or 32 at once, of 64 rows and
+    4 floats between (wide.cuh), or those of a slim product's warps, of all blocks of a pass (slim.cuh)."""
+    return 32 * 1024 + 256 if tokens <= 32 else 2 * (tokens if tokens <= 64 else 32) * 68 * 4
+
+
 def stages(tokens: int, scratch: int) -> int:
     """Stages of a wide product's input that scratch memory holds, beside sums and, up to 64 tokens, a number for each thread (see
     device/cuda/runtime.cuh).
@@ -205,10 +212,9 @@ def stages(tokens: int, scratch: int) -> int:
     Up to 64 tokens an even number, for warpgroups take lines by turns: so that a stage's place belongs to one of them (wide.cuh).
     Up to 32 a multiple of 4, for eight warps do: so that it belongs to one, or to one of each warpgroup (slim.cuh).
     """
-    sums = 32 * 1024 + 256 if tokens <= 32 else 2 * (tokens if tokens <= 64 else 32) * 68 * 4
     stage = tokens * (256 if tokens <= 128 else 128)
     numbers = 1024 if tokens <= 64 else 0  # of each thread, for the other half of a norm
-    found = min((scratch - sums - numbers) // stage, 16 if tokens <= 32 else 8) if tokens else 1
+    found = min((scratch - sums_bytes(tokens) - numbers) // stage, 16 if tokens <= 32 else 8) if tokens else 1
     turns = 4 if tokens <= 32 else 2 if tokens <= 64 else 1
     return max(found - found % turns, 1)
 

@@ -30,9 +30,7 @@ constexpr int READERS = WIDE ? 4 : 1;    // warps that read a chunk of the ring
 constexpr bool ONCE = WIDE <= 64;        // whether a step reads its weights once: longer ones have several tiles of tokens
 constexpr bool BY_LINES = WIDE <= 64;    // how the warpgroups share wide products, see wide.cuh
 constexpr int STAGES_A_LINE = WIDE <= 128 ? 1 : 2, STAGE_BYTES = WIDE * 256 / STAGES_A_LINE;  // of a wide product's input
-// behind the stages: sums of both warpgroups, of 64 tokens or 32 at once, 64 rows and 4 floats between, or those of a slim product's
-// warps, of all blocks of a pass; a number for each thread
-constexpr int SUMS_ROW = 68, SUMS_BYTES = WIDE <= 32 ? 32 * 1024 + 256 : 2 * (WIDE <= 64 ? WIDE : 32) * SUMS_ROW * 4;
+constexpr int SUMS_ROW = 68;  // floats of a token's row of sums, behind the stages in SUMS_BYTES; then a number for each thread
 constexpr u32 LANES_MASK = (1u << LANES) - 1;
 constexpr int RING_ALIGN = WIDE ? 1024 : 128;
 constexpr int RING = (SLOTS * SLOT + RING_ALIGN - 1) / RING_ALIGN * RING_ALIGN;  // bytes of the ring

@@ -240,6 +240,7 @@ struct wide_product {
 
   static constexpr int AT_ONCE = TOKENS <= 64 ? TOKENS : 32, ROW = SUMS_ROW;  // tokens that change places at once; floats of one
   static constexpr int TEAM = BY_LINES ? CONSUMERS : 128;               // threads that store a block
+  static_assert(TOKENS < 0 || 2 * AT_ONCE * ROW * 4 <= SUMS_BYTES, "the sums of both warpgroups must fit behind the stages");
 
   // The sums of a block change places in shared memory, from where short loops take them: code that runs once costs more than what it
   // does. By blocks the warpgroups have their own places, by lines one behind the other.

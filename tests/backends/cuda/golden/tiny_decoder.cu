@@ -14,6 +14,7 @@ constexpr int IN_FLIGHT = 6;
 constexpr int SCRATCH = 90112;
 constexpr int WIDE = 0;
 constexpr int STAGES = 1;
+constexpr int SUMS_BYTES = 33024;
 constexpr int TRACE = 0;
 constexpr int STAGED = 352;
 constexpr int ANNOUNCED = 4096;
