@@ -64,32 +64,28 @@ struct line_of_weights {
     for (; there; there &= there - 1) {
       const int from = __ffs(there) - 1;
       const Listed l = {__shfl_sync(~0u, s.listed, from)};
-      const int k = l.k(), at = (k >> 4 & 6) * 4 + (k >> 1 & 3) / 2 * 4 + (k >> 1 & 1) * 2 + (from >> 4);
-      const bool here = w.lane == l.row() * 4 + (k >> 3 & 3);
+      const int k = l.k(), at = (k >> 2 & 24) | (k & 6) | from >> 4;
       u32 weight = l.word & 0xffff0000u;
       if (SCALED) weight = divided(weight, from < 16 ? s.add[0] : s.add[1]);
-      const u32 keep = !here ? ~0u : k & 1 ? 0xffffu : 0xffff0000u, put = !here ? 0 : k & 1 ? weight : weight >> 16;
-      replace_from<2 * FIRST, 2 * (FIRST + COUNT)>(f, at, keep, put);
+      const u32 keep = k & 1 ? 0xffffu : 0xffff0000u, put = k & 1 ? weight : weight >> 16;
+      replace<8 * FIRST, 8 * COUNT>(f, at, w.lane == l.row() * 4 + (k >> 3 & 3) ? at : -1, keep, put);
     }
   }
 
-  // Bits of register `at` of all, one of the four from FIRST on: others' instructions are jumped over. (Written so that the compiler
-  // can't make an array in memory of the registers.)
-  template <int FIRST>
-  static __device__ __forceinline__ void replace(u32 (&f)[4], int at, u32 keep, u32 put) {
-    asm volatile(
-        "{\n.reg .pred p;\n.reg .b32 t;\n"
-        "setp.eq.s32 p, %4, %7;\nlop3.b32 t, %0, %5, %6, 0xea;\nselp.b32 %0, t, %0, p;\n"
-        "setp.eq.s32 p, %4, %8;\nlop3.b32 t, %1, %5, %6, 0xea;\nselp.b32 %1, t, %1, p;\n"
-        "setp.eq.s32 p, %4, %9;\nlop3.b32 t, %2, %5, %6, 0xea;\nselp.b32 %2, t, %2, p;\n"
-        "setp.eq.s32 p, %4, %10;\nlop3.b32 t, %3, %5, %6, 0xea;\nselp.b32 %3, t, %3, p;\n}"
-        : "+r"(f[0]), "+r"(f[1]), "+r"(f[2]), "+r"(f[3])
-        : "r"(at), "r"(keep), "r"(put), "n"(FIRST), "n"(FIRST + 1), "n"(FIRST + 2), "n"(FIRST + 3));
-  }
-  template <int I, int END>
-  static __device__ __forceinline__ void replace_from(Fragments& f, int at, u32 keep, u32 put) {
-    if (at / 4 == I) replace<4 * I>(f[I], at, keep, put);
-    if constexpr (I + 1 < END) replace_from<I + 1, END>(f, at, keep, put);
+  // Bits of register `at`, one of COUNT from FIRST on, in the lane where `here` says so too: found by halves, the last eight one by
+  // one. (Written so that the compiler can't make an array in memory of the registers.)
+  template <int FIRST, int COUNT>
+  static __device__ __forceinline__ void replace(Fragments& f, int at, int here, u32 keep, u32 put) {
+    if constexpr (COUNT > 8) {
+      if (at < FIRST + COUNT / 2) replace<FIRST, COUNT / 2>(f, at, here, keep, put);
+      else replace<FIRST + COUNT / 2, COUNT / 2>(f, at, here, keep, put);
+    } else {
+      #pragma unroll
+      for (int i = FIRST; i < FIRST + COUNT; ++i)
+        asm volatile("{\n.reg .pred p;\nsetp.eq.s32 p, %1, %4;\n@p lop3.b32 %0, %0, %2, %3, 0xea;\n}"
+                     : "+r"(f[i / 4][i % 4])
+                     : "r"(here), "r"(keep), "r"(put), "r"(i));
+    }
   }
 
   // tile t of a line, 32 columns: the lane's 8 weights of panel p

@@ -14,6 +14,8 @@ __device__ __forceinline__ u32 opaque(u32 v) {
   asm volatile("mov.u32 %0, %0;" : "+r"(v));
   return v;
 }
+// a number that is the same in all lanes, and of which the compiler then knows it: what follows from it takes a warp's own registers
+__device__ __forceinline__ u32 uniform(u32 v) { return __shfl_sync(~0u, v, 0); }
 // read anew each time
 __device__ __forceinline__ int thread_index() {
   int v;
@@ -230,9 +232,11 @@ __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_grou
 // all groups but the last `LEFT` have ended
 template <int LEFT>
 __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory"); }
-// a matrix of rows of 128 bytes in shared memory, 1024-byte aligned, whose 16-byte pieces are swizzled by row % 8
-__device__ __forceinline__ u64 matrix_descriptor(u32 address) {
-  return (u64)((address & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+// a matrix of rows of 128 bytes in shared memory, 1024-byte aligned, whose 16-byte pieces are swizzled by row % 8; `further`: where its
+// columns begin, in pieces
+__device__ __forceinline__ u64 matrix_descriptor(u32 address, int further = 0) {
+  const u32 low = ((address & 0x3ffff) >> 4 | 1 << 16) + further;
+  return (64ull | 1ull << 30) << 32 | low;
 }
 
 // four 8x8 matrices of bf16 from shared memory, transposed; lane l gives the address of row l % 8 of matrix l / 8

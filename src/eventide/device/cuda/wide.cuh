@@ -158,13 +158,17 @@ struct wide_product {
     }
   }
 
-  // The same of this warpgroup's one block, number `group`.
+  // The same of this warpgroup's one block, number `group`. Where both have one their products go on by turns, a line each: together
+  // they would begin and end together, and the tensor cores wait while both make fragments.
+  static constexpr int TURNS = 4;  // named barriers, one for each warpgroup
   static __device__ __forceinline__ void pass_by_blocks(const A& a, const Worker& w, int base, int first, int tokens, int n, int all) {
+    const int group = w.warp / 4;
     const u32 x = opaque(shared_address(w.scratch)), x_full = opaque(shared_address(w.block->x_full));
     float c[TOKENS / 2] = {};
     Slab slab = {};
     Chunks chunks(w);
     Place<STAGES> stage(base);
+    if (all == 2 && group == 1) named_arrive(TURNS, CONSUMERS);
     #pragma unroll 1
     for (int line = 0; line < LINES; ++line) {
       const bool x_there = mbar_test_wait(x_full + stage.at * 8, stage.turn);
@@ -173,6 +177,7 @@ struct wide_product {
       chunks.take(w, raw, line % 4 == 0, slab);
       half<0>(w, raw, slab, line, f);
       if (!x_there) w.await(x_full + stage.at * 8, stage.turn);
+      if (all == 2) named_barrier(TURNS + group, CONSUMERS);
       begin_products();
       products<0, 2>(c, f, x + stage.at * STAGE_BYTES);
       half<2>(w, raw, slab, line, f);
@@ -181,6 +186,7 @@ struct wide_product {
       if (STAGES_A_LINE == 2) w.await(x_full + s.at * 8, s.turn);
       begin_products();
       products<2, 2>(c, f, x + s.at * STAGE_BYTES);
+      if (all == 2 && (group == 0 || line + 1 < LINES)) named_arrive(TURNS + 1 - group, CONSUMERS);
       wgmma_wait<0>();
       __syncwarp();
       if (w.lane < STAGES_A_LINE) {  // this warp has done with the line of x
@@ -215,9 +221,9 @@ struct wide_product {
   // Products with tiles FIRST to FIRST + COUNT - 1 of a chunk, under way when it returns.
   template <int FIRST, int COUNT>
   static __device__ __forceinline__ void products(float (&c)[TOKENS / 2], const Fragments& f, u32 tiles) {
+    const u32 x = uniform(tiles);  // or every product waits for two moves of its descriptor to the warp's registers
     #pragma unroll
-    for (int i = 2 * FIRST; i < 2 * (FIRST + COUNT); ++i)
-      wgmma_product(c, f[i], matrix_descriptor(tiles + (STAGES_A_LINE == 1 ? i / 4 * (TOKENS * 128) : 0)) + i % 4 * 2);
+    for (int i = 2 * FIRST; i < 2 * (FIRST + COUNT); ++i) wgmma_product(c, f[i], matrix_descriptor(x, (STAGES_A_LINE == 1 ? i / 4 * (TOKENS * 8) : 0) + i % 4 * 2));
     wgmma_commit();
   }
 
