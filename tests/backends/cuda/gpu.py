@@ -99,8 +99,8 @@ def open_kernel(plan: Plan, c: ModelConfig, **options: Any) -> CudaKernel:
     return kernel
 
 
-def write_tokens(kernel: CudaKernel, prompts: list[np.ndarray]) -> np.ndarray:
-    tokens = np.zeros((LIMITS.max_seqs, LIMITS.max_seq_len + 1), np.int32)
+def write_tokens(kernel: CudaKernel, prompts: list[np.ndarray], limits: Limits = LIMITS) -> np.ndarray:
+    tokens = np.zeros((limits.max_seqs, limits.max_seq_len + 1), np.int32)
     for row, prompt in zip(tokens, prompts):
         row[: len(prompt)] = prompt
     kernel.write_state("tokens", tokens)
@@ -113,20 +113,20 @@ def clear_caches(kernel: CudaKernel) -> None:
             kernel.device.fill(kernel.addresses[t.name], 0, kernel.read_state(t.name).nbytes)
 
 
-def prompt_steps(prompts: list[np.ndarray]) -> list[Step]:
+def prompt_steps(prompts: list[np.ndarray], limits: Limits = LIMITS) -> list[Step]:
     """All prompts, in steps of at most 8 tokens; the last tokens draw."""
     steps = []
     for seq, prompt in enumerate(prompts):
         for start in range(0, len(prompt), 8):
             count = min(8, len(prompt) - start)
             last = start + count == len(prompt)
-            steps.append(make_step(LIMITS, [Chunk(seq, start, count, rows="last" if last else "none", sample=last)], 1))
+            steps.append(make_step(limits, [Chunk(seq, start, count, rows="last" if last else "none", sample=last)], 1))
     return steps
 
 
-def decode_steps(starts: list[int], n: int, splits: int = 0) -> list[Step]:
+def decode_steps(starts: list[int], n: int, splits: int = 0, limits: Limits = LIMITS) -> list[Step]:
     """n steps that continue sequences 0, 1, ... from these positions."""
-    return [make_step(LIMITS, [Chunk(s, at + i, 1) for s, at in enumerate(starts)], 1, splits=splits) for i in range(n)]
+    return [make_step(limits, [Chunk(s, at + i, 1) for s, at in enumerate(starts)], 1, splits=splits) for i in range(n)]
 
 
 def reference(

@@ -14,7 +14,7 @@ import eventide
 from eventide import target
 from eventide.backends.cpu import Stop
 from eventide.backends.cuda.kernel import CudaKernel
-from eventide.engine.steps import Chunk, Sampling, decode_tables, default_block_table, make_step, split_tables
+from eventide.engine.steps import Chunk, Sampling, Step, decode_tables, default_block_table, make_step, split_tables
 from eventide.errors import OutOfMemoryError, ProgramError, StuckError, TensorError
 from eventide.ir.nodes import Plan
 from eventide.ops.program import Program
@@ -60,8 +60,39 @@ def test_models_teacher_forced(shape: str, tile: int) -> None:
     got = [mixed.run([s])[0] for s in read] + [decode.run([s])[0] for s in more]
     tokens = mixed.read_state("tokens")
     want = [reference(c, mixed.plan, tokens[s, : len(p) + 13].tolist()) for s, p in enumerate(prompts)]
+    worst = largest_error(read + more, got, want)
+    print(f"{shape}: relative error of the logits {worst:.4f}")
+
+
+PASTS = (700, 5, 130, 1, 256, 257, 128, 384)  # around the spans of 128 positions that attention walks
+OF_PASTS = [(8, 1, "qwen3"), (8, 2, "llama"), (4, 5, "qwen2"), (1, 1, "qwen3"), (1, 3, "qwen3")]
+
+
+@pytest.mark.parametrize("tile, splits, shape", OF_PASTS)
+def test_pasts_of_several_spans(tile: int, splits: int, shape: str) -> None:
+    """A token each of as many sequences as a tile holds; the other tests' contexts fit in one span."""
+    c, seqs = config(**SHAPES[shape]), tile
+    limits = replace(LIMITS, max_seqs=seqs, max_rows=seqs, max_seq_len=768)
+    lengths = PASTS[:seqs]
+    mixed = open_kernel(plan_of(c, limits), c)
+    held = replace(limits, max_tokens=seqs)
+    plan = plan_of_one(c, held) if tile == 1 else plan_of(c, held, decode=True, tile=tile)
+    decode = open_kernel(plan, c, memory=mixed.memory)
+    prompts = prompts_of(lengths)
+    write_tokens(mixed, prompts, limits)
+    mixed.run(prompt_steps(prompts, limits))
+    more = decode_steps(list(lengths), 3, splits, held)
+    got = [decode.run([s])[0] for s in more]
+    tokens = mixed.read_state("tokens")
+    want = [reference(c, mixed.plan, tokens[s, : len(p) + 4].tolist()) for s, p in enumerate(prompts)]
+    print(f"{shape}, tile {tile}: relative error of the logits {largest_error(more, got, want):.4f}")
+    assert same(got, [decode.run([s])[0] for s in more])
+
+
+def largest_error(steps: list[Step], got: list[dict[str, np.ndarray]], want: list[np.ndarray]) -> float:
+    """Of the rows' logits, relative; tokens and log-probabilities are looked at, too."""
     worst = 0.0
-    for step, outputs in zip(read + more, got):
+    for step, outputs in zip(steps, got):
         for row in range(step.symbols["num_samples"]):
             logits = want[step.inputs["row_seq"][row]][step.inputs["row_pos"][row]].astype(np.float64)
             error = np.linalg.norm(outputs["logits"][row] - logits) / np.linalg.norm(logits)
@@ -72,7 +103,7 @@ def test_models_teacher_forced(shape: str, tile: int) -> None:
             logprob = logits[token] - logits.max() - np.log(np.exp(logits - logits.max()).sum())
             assert abs(float(outputs["logprob"][row]) - logprob) < 0.08
     assert 1e-5 < worst < 0.03, f"relative error of the logits {worst}"
-    print(f"{shape}: relative error of the logits {worst:.4f}")
+    return worst
 
 
 def relative(got: np.ndarray, want: np.ndarray) -> float:
