@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 from statistics import median
 
 from facts import one_line
@@ -23,8 +22,8 @@ from gpu_decode import MODELS, config_of, fill
 
 from eventide import target
 from eventide.backends.cuda.kernel import CudaKernel
-from eventide.engine.cuda import PROMPT, PROMPT_QUERIES, PROMPT_SLABS, TILE, slabs
 from eventide.engine.limits import MAX_SEQS
+from eventide.engine.sizes import PROMPT, PROMPT_QUERIES, PROMPT_SLABS, TILE, Size, queries_of, slabs
 from eventide.engine.steps import Chunk, Step, make_step
 from eventide.ir.nodes import Plan
 from eventide.models.config import ModelConfig
@@ -69,38 +68,45 @@ def phases(kernel: CudaKernel, steps: list[Step]) -> dict[str, list[float]]:
     return {kind: [round(v / n, 2) for v in sums] for kind, (*sums, n) in found.items()}
 
 
-def plan_of(args: argparse.Namespace, tokens: int) -> tuple[Plan, ModelConfig, Limits, int]:
-    """(plan, model, limits, queries of one attention task) of the kernel for so many tokens a task."""
+def size_of(args: argparse.Namespace, config: ModelConfig, tokens: int) -> Size:
+    """The kernel for so many tokens a task, as the engine would have it."""
+    if tokens <= TILE:
+        return Size(tokens, tokens, decode=True)
+    if tokens > MAX_SEQS:
+        return Size(tokens, args.step, splits=args.prompt_splits, queries=PROMPT_QUERIES)
+    return Size(tokens, tokens, splits=args.splits or slabs(config, tokens), queries=queries_of(config))
+
+
+def plan_of(args: argparse.Namespace, tokens: int) -> tuple[Plan, ModelConfig, Limits, Size]:
+    """(plan, model, limits, kernel) for so many tokens a task."""
     config = config_of(args.model)
-    longest, prompts = max(args.context + STEPS, *args.prompts), tokens > MAX_SEQS
-    width, seqs = (args.step, MAX_SEQS) if prompts else (tokens, tokens)
-    limits = Limits(max_tokens=width, max_rows=seqs, max_seqs=seqs, max_seq_len=-(-longest // 64) * 64)
-    splits = 0 if tokens <= TILE else args.prompt_splits if prompts else args.splits or slabs(config, tokens)
-    program = build_decoder(config, limits, "bfloat16", decode=tokens <= TILE, splits=splits)
-    together = PROMPT_QUERIES if prompts else max(1, 16 * config.num_kv_heads // config.num_heads) if splits else 1
-    made_for = replace(target.h200(tile_tokens=tokens, tight=args.tight), tile_queries=together, slim=splits == 1)
-    return compile_plan(program, made_for, verify=False), config, limits, together
+    longest, seqs = max(args.context + STEPS, *args.prompts), min(tokens, MAX_SEQS)
+    size = size_of(args, config, tokens)
+    limits = Limits(max_tokens=size.most, max_rows=seqs, max_seqs=seqs, max_seq_len=-(-longest // 64) * 64)
+    program = build_decoder(config, limits, "bfloat16", decode=size.decode, splits=size.splits)
+    return compile_plan(program, size.target_of(target.h200(tight=args.tight)), verify=False), config, limits, size
 
 
 def measure(args: argparse.Namespace, tokens: int) -> dict[str, object]:
-    plan, config, limits, together = plan_of(args, tokens)
+    plan, config, limits, size = plan_of(args, tokens)
     width, seqs, prompts = limits.max_tokens, limits.max_seqs, tokens > MAX_SEQS
     kernel = CudaKernel(plan)
     fill(kernel, config, limits)
     tracer = CudaKernel(kernel.plan, memory=kernel.memory, trace=RECORDS) if args.phases else None
     found: dict[str, object] = {"tokens": tokens, "tight": args.tight}
-    for length in args.prompts if tokens > TILE else ():
+    for length in () if size.decode else args.prompts:
         ends = [*range(width, length, width), length]
         prompt = [
-            make_step(limits, [Chunk(0, a, e - a, rows="last" if e == length else "none", sample=e == length)], together)
+            make_step(limits, [Chunk(0, a, e - a, rows="last" if e == length else "none", sample=e == length)], size.queries)
             for a, e in zip([0, *ends], ends)
         ]
         found[f"prompt of {length}"] = milliseconds(kernel, prompt, args.rounds)
         if tracer and prompts:
             found[f"phases of a prompt of {length}"] = phases(tracer, prompt[:1])
     for n in (n for n in args.batches if n <= seqs):
-        cut = max(1, kernel.workers // (n * config.num_kv_heads)) if tokens <= TILE else 0  # of the past, as in the engine
-        steps = [make_step(limits, [Chunk(s, args.context + i, 1) for s in range(n)], together, splits=cut) for i in range(STEPS)]
+        cut = max(1, kernel.workers // (n * config.num_kv_heads)) if size.decode else 0  # of the past, as in the engine
+        each = ([Chunk(s, args.context + i, 1) for s in range(n)] for i in range(STEPS))
+        steps = [make_step(limits, chunks, size.queries, splits=cut) for chunks in each]
         found[f"batch {n}"] = milliseconds(kernel, steps, args.rounds) / STEPS
         if tracer:
             found[f"phases of batch {n}"] = phases(tracer, steps[:3])

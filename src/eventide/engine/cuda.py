@@ -5,8 +5,9 @@
               products of 16 tokens are slim
     mixed     steps of up to 8, 16, 32, 64 or 2,048 tokens of any sequences: prompts, beside others that generate, larger batches
 
-`_sizes` lists them. A step goes to the smallest kernel that holds it, or in parts to the widest; steps in which more sequences
-have one token each than the decode kernels hold go to the smallest wide one. Those that a model's shape doesn't fit are left out.
+`sizes_for` lists them, see `engine.sizes`. A step goes to the smallest kernel that holds it, or in parts to the widest; steps in
+which more sequences have one token each than the decode kernels hold go to the smallest wide one. Those that a model's shape
+doesn't fit are left out.
 A prompt is one launch and its continuation another: a step of the engine has up to 8,192 tokens, and is one launch of several
 steps of a kernel. With 8 tokens at most, a prompt of 20 tokens is three steps in one launch:
 
@@ -41,7 +42,6 @@ from ..errors import EventideError, ProgramError, UsageError
 from ..ir.nodes import Plan
 from ..models.config import ModelConfig
 from ..models.decoder import Limits
-from ..models.registry import ModelFamily, family_of
 from ..models.weights import Piece
 from ..profile.gpu import timelines
 from ..profile.timeline import Timeline
@@ -49,19 +49,11 @@ from .limits import MAX_SEQS, choose_limits
 from .load import Loaded, Progress
 from .plans import compiled_plan
 from .runner import Outputs, Running, stop_rule
+from .sizes import PROMPT, PROMPT_ROWS, PROMPT_SLABS, TILE, Size, sizes_for
 from .steps import Chunk, Step, decode_tables, split_step, split_tables_by_step
 
 __all__ = ["CudaRunner", "cuda_limits", "open_cuda", "usable_device"]
 
-TILE = 8  # tokens of the narrow kernels
-FEW = 4  # sequences up to which a narrow one decodes faster, where that of 16 tokens is slim
-WIDE = (16, 32, 64)  # tokens of the wide ones for batches
-SLABS = 4  # of k, into which they cut the outputs to the residual at most
-SLIM_TOKENS, SLIM_HIDDEN = 16, 2560  # but with so few tokens and so many columns products are slim, and nothing is cut
-PROMPT, PROMPT_TILE, PROMPT_QUERIES = 2048, 256, 32  # of the one for prompts: tokens of a step, of a linear's task, of attention's
-PROMPT_ROWS = 512  # and its rows of logits at most
-BATCH_PROMPT = 512  # tokens of a step where it decodes more sequences than the others hold: every step has inputs for so many
-PROMPT_SLABS = 2  # of k, for the outputs to the residual: a step's tiles alone would leave half of the workers without
 MAX_TOKENS = 8192  # of one step of the engine
 LONGEST_PART = 1024  # positions of the past that one task reads, in steps of several sequences
 _RECORDS = 8192  # of every worker's timeline
@@ -128,49 +120,14 @@ def open_cuda(loaded: Loaded, schedule: str, progress: Progress | None) -> CudaR
             raise
 
 
-@dataclass(frozen=True)
-class _Size:
-    """A kernel that there may be: tokens of a tile, and of a step at most; query tokens of one attention task."""
-
-    tile: int
-    most: int
-    decode: bool = False
-    splits: int = 0
-    queries: int = 1
-
-
-def _sizes(loaded: Loaded) -> list[_Size]:
-    """The kernels for a model and so many sequences; of each kind the smallest first."""
-    seqs, c = loaded.limits.max_seqs, loaded.config
-    if family_of(c).build_program.__func__ is not ModelFamily.build_program.__func__:  # type: ignore[attr-defined]
-        return [_Size(TILE, max(TILE, seqs))]
-    few = FEW if slabs(c, WIDE[0]) == 1 else TILE
-    decode = [_Size(1, 1, decode=True)] + ([_Size(few, min(few, seqs), decode=True)] if seqs > 1 else [])
-    # fewer tokens are a batch; prompts go through the widest
-    wide = [w for w in WIDE if w == WIDE[-1] or seqs > (few if w == WIDE[0] else w // 2)]
-    queries = max(1, 16 // (c.num_heads // c.num_kv_heads))
-    most = PROMPT if seqs <= WIDE[-1] else BATCH_PROMPT
-    prompts = _Size(PROMPT_TILE, most, splits=PROMPT_SLABS, queries=PROMPT_QUERIES)
-    return [*decode, _Size(TILE, TILE), *(_Size(w, w, splits=slabs(c, w), queries=queries) for w in wide), prompts]
-
-
-def slabs(c: ModelConfig, tokens: int) -> int:
-    """Into how many slabs a kernel for batches of so many tokens cuts its k at most; 1: its products are slim."""
-    whole = all(k % 128 == 0 for k in (c.hidden_size, c.q_rows, c.intermediate_size))  # as device/cuda/slim.cuh needs it
-    return 1 if tokens <= SLIM_TOKENS and c.hidden_size >= SLIM_HIDDEN and whole else SLABS
-
-
 def _compile(loaded: Loaded, schedule: str, loose: Collection[str]) -> CudaRunner:
     """The kernels that the model fits, all at once; weights in 12 bits but for those named."""
     device = _device()
     made_for = target.h200(min(target.WORKERS, device.num_sms))
 
-    def plan_of(size: _Size) -> Plan:
-        most, rows = min(size.most, loaded.limits.slots), min(size.most, loaded.limits.max_rows)
-        limits = replace(loaded.limits, max_tokens=most, max_rows=rows)
-        model = replace(loaded, limits=limits, decode=size.decode, splits=size.splits)
-        made = replace(made_for, tile_tokens=size.tile, tile_queries=size.queries, slim=size.splits == 1)
-        return loosened(compiled_plan(model, made, schedule), loose)
+    def plan_of(size: Size) -> Plan:
+        model = replace(loaded, limits=size.limits_of(loaded.limits), decode=size.decode, splits=size.splits)
+        return loosened(compiled_plan(model, size.target_of(made_for), schedule), loose)
 
     def fits(plan: Plan) -> bool:
         """Compiles it into the cache, where its kernel finds it."""
@@ -180,16 +137,16 @@ def _compile(loaded: Loaded, schedule: str, loose: Collection[str]) -> CudaRunne
             return False
         return True
 
-    sizes = _sizes(loaded)
+    sizes = sizes_for(loaded.config, loaded.limits.max_seqs)
     plans = [plan_of(size) for size in sizes]
     with ThreadPoolExecutor(len(plans)) as pool:
         chosen = [pair for pair, good in zip(zip(sizes, plans), pool.map(fits, plans)) if good]
     widest = max((size.most for size, _ in chosen if not size.decode), default=0)
     if widest < loaded.limits.max_seqs:
         # no kernel holds a token of every sequence: the narrow one does, in several tiles
-        size = _Size(TILE, max(TILE, loaded.limits.max_seqs))
+        size = Size(TILE, max(TILE, loaded.limits.max_seqs))
         chosen = [*(pair for pair in chosen if pair[0].decode), (size, plan_of(size))]
-    kernels: dict[_Size, CudaKernel] = {}
+    kernels: dict[Size, CudaKernel] = {}
     try:
         for size, plan in chosen:
             first = next(iter(kernels.values()), None)
@@ -296,7 +253,7 @@ class CudaRunner:
     tile_queries = 1
     overlaps, exact = True, False
 
-    def __init__(self, kernels: Mapping[_Size, CudaKernel], limits: Limits) -> None:
+    def __init__(self, kernels: Mapping[Size, CudaKernel], limits: Limits) -> None:
         self.limits = limits
         self._decode = {size.most: kernel for size, kernel in kernels.items() if size.decode}
         self._mixed = {size: kernel for size, kernel in kernels.items() if not size.decode}
@@ -383,12 +340,12 @@ class CudaRunner:
         """The smallest for steps in which so many sequences have one token each; None: `_batch_kernel` does."""
         return next((kernel for most, kernel in self._decode.items() if num_seqs <= most), None)
 
-    def _batch_kernel(self, num_seqs: int) -> tuple[_Size, CudaKernel]:
+    def _batch_kernel(self, num_seqs: int) -> tuple[Size, CudaKernel]:
         """The one for steps in which each of more sequences has a token: the smallest wide one, if there is any."""
         fits = (pair for pair in self._mixed.items() if pair[0].tile > TILE and num_seqs <= pair[0].most)
         return next(fits, None) or self._mixed_kernel(num_seqs)
 
-    def _mixed_kernel(self, num_tokens: int) -> tuple[_Size, CudaKernel]:
+    def _mixed_kernel(self, num_tokens: int) -> tuple[Size, CudaKernel]:
         """The smallest that holds a step, or the widest."""
         found = next((size for size in self._mixed if num_tokens <= size.most), list(self._mixed)[-1])
         return found, self._mixed[found]

@@ -27,7 +27,7 @@ from eventide.backends.cuda.fit import (
     divisions,
 )
 from eventide.backends.cuda.nvrtc import Binary, compile_source
-from eventide.engine.cuda import slabs
+from eventide.engine.sizes import slabs
 from eventide.errors import DeviceError, EventideError, MissingDependencyError
 from eventide.ir.expr import Var
 from eventide.ir.nodes import Plan

@@ -18,6 +18,7 @@ from eventide.cli import main
 from eventide.engine import cuda
 from eventide.engine.cuda import CudaRunner
 from eventide.engine.measure import measured_steps, read_bandwidth
+from eventide.engine.sizes import Size, sizes_for
 from eventide.engine.steps import Chunk, make_step, split_step
 from eventide.errors import DeviceError, UsageError
 from eventide.models import hub
@@ -59,8 +60,8 @@ def test_a_step_is_split_without_losing_rows() -> None:
     assert parts[1].inputs["tile_seq"].tolist() == [0, 2, 3, 1, 1] and parts[1].symbols["num_tiles"] == 5
 
 
-def sizes_of(max_seqs: int, **changes: int) -> list[cuda._Size]:
-    return cuda._sizes(SimpleNamespace(config=programs.config(**changes), limits=Limits(max_seqs=max_seqs)))  # type: ignore[arg-type]
+def sizes_of(max_seqs: int, **changes: int) -> list[Size]:
+    return sizes_for(programs.config(**changes), max_seqs)
 
 
 SLIM = {"hidden_size": 4096, "intermediate_size": 12288, "head_dim": 128}
