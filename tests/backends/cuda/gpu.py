@@ -124,9 +124,9 @@ def prompt_steps(prompts: list[np.ndarray], limits: Limits = LIMITS) -> list[Ste
     return steps
 
 
-def decode_steps(starts: list[int], n: int, splits: int = 0, limits: Limits = LIMITS) -> list[Step]:
+def decode_steps(starts: list[int], n: int, splits: int = 0) -> list[Step]:
     """n steps that continue sequences 0, 1, ... from these positions."""
-    return [make_step(limits, [Chunk(s, at + i, 1) for s, at in enumerate(starts)], 1, splits=splits) for i in range(n)]
+    return [make_step(LIMITS, [Chunk(s, at + i, 1) for s, at in enumerate(starts)], 1, splits=splits) for i in range(n)]
 
 
 def reference(

@@ -91,7 +91,7 @@ struct wide_product {
   // One pass over k of `all` blocks from block n on, by lines. `base`: the pass's first stage. All blocks run the same instructions
   // but for the products, which name their sums' registers: what a layer runs should stay in the multiprocessor's cache (slim.cuh).
   // Products end in their branch, for the assembler would hold those that go on across branches in order; to begin some of them while
-  // other fragments are made was slower (docs/performance.md, "Shorter code"). Up to 16 tokens every warp multiplies by itself, with
+  // other fragments are made was slower (docs/performance.md, "Two warpgroups in step"). Up to 16 tokens every warp multiplies by itself, with
   // mma.sync: then none waits for the three others, which takes longer than the products.
   static __device__ __forceinline__ void pass_by_lines(const A& a, const Worker& w, int base, int first, int tokens, int n, int all) {
     const int group = w.warp / 4;
@@ -168,6 +168,7 @@ struct wide_product {
     Slab slab = {};
     Chunks chunks(w);
     Place<STAGES> stage(base);
+    __syncwarp();
     if (all == 2 && group == 1) named_arrive(TURNS, CONSUMERS);
     #pragma unroll 1
     for (int line = 0; line < LINES; ++line) {
@@ -177,6 +178,7 @@ struct wide_product {
       chunks.take(w, raw, line % 4 == 0, slab);
       half<0>(w, raw, slab, line, f);
       if (!x_there) w.await(x_full + stage.at * 8, stage.turn);
+      __syncwarp();
       if (all == 2) named_barrier(TURNS + group, CONSUMERS);
       begin_products();
       products<0, 2>(c, f, x + stage.at * STAGE_BYTES);
