@@ -7,7 +7,6 @@
 #include <nanobind/stl/vector.h>
 
 #include <optional>
-#include <sstream>
 
 #include "isa.h"
 #include "kernel.h"
@@ -59,10 +58,9 @@ class PyKernel {
  public:
   PyKernel(const std::string& text, const std::string& isa, const std::vector<int64_t>& extra, bool poison, bool check_counts,
            bool pin, int64_t delay_ns, uint64_t delay_seed, int64_t spin_ns, int64_t yield_ns) {
-    std::istringstream in(text);
     std::vector<const ev::OpEntry*> entries = entries_for(isa);
     for (int64_t address : extra) entries.push_back(reinterpret_cast<const ev::OpEntry*>(address));
-    kernel_ = std::make_unique<ev::Kernel>(ev::Plan::parse(in), entries, ev::Options{poison, check_counts, pin, delay_ns, delay_seed, spin_ns, yield_ns});
+    kernel_ = std::make_unique<ev::Kernel>(ev::Plan::parse(text), entries, ev::Options{poison, check_counts, pin, delay_ns, delay_seed, spin_ns, yield_ns});
   }
 
   void bind(int tensor, int64_t address, bool narrow) { kernel_->bind(tensor, reinterpret_cast<void*>(address), narrow); }

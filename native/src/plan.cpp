@@ -1,25 +1,20 @@
 #include "plan.h"
 
+#include <algorithm>
+#include <charconv>
 #include <stdexcept>
 
 namespace ev {
 namespace {
 
+// No stream: what numbers look like must not depend on a program's locale, nor on whose standard library owns it.
 class Reader {
  public:
-  explicit Reader(std::istream& in) : in_(in) {}
+  explicit Reader(std::string_view text) : rest_(text) {}
 
-  std::string word() {
-    std::string s;
-    if (!(in_ >> s)) throw std::runtime_error("the lowered plan ends too early");
-    return s;
-  }
-  int64_t integer() {
-    int64_t v;
-    if (!(in_ >> v)) throw std::runtime_error("the lowered plan holds something that is no integer");
-    return v;
-  }
-  double real() { return std::stod(word()); }
+  std::string word() { return std::string(next()); }
+  int64_t integer() { return number<int64_t>("an integer"); }
+  double real() { return number<double>("a number"); }
   template <class T>
   T as() {
     return static_cast<T>(integer());
@@ -148,14 +143,32 @@ class Reader {
   }
 
  private:
-  std::istream& in_;
+  std::string_view next() {
+    rest_.remove_prefix(std::min(rest_.find_first_not_of(kSpace), rest_.size()));
+    if (rest_.empty()) throw std::runtime_error("the lowered plan ends too early");
+    const std::string_view found = rest_.substr(0, rest_.find_first_of(kSpace));
+    rest_.remove_prefix(found.size());
+    return found;
+  }
+  template <class T>
+  T number(const char* what) {
+    const std::string_view text = next();
+    T v{};
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
+    if (error != std::errc() || end != text.data() + text.size())
+      throw std::runtime_error("the lowered plan has '" + std::string(text) + "' where " + what + " was expected");
+    return v;
+  }
+
+  static constexpr std::string_view kSpace = " \n\t\r";
+  std::string_view rest_;
   std::vector<Expr> exprs_;
 };
 
 }  // namespace
 
-Plan Plan::parse(std::istream& in) {
-  Reader r(in);
+Plan Plan::parse(std::string_view text) {
+  Reader r(text);
   Plan p;
   r.keyword("eventide-cpu-plan");
   if (r.integer() != 1) throw std::runtime_error("the lowered plan has another format version");

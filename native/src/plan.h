@@ -1,8 +1,8 @@
 // A plan as the workers read it: what backends/cpu_lower.py writes, parsed. See there for the format.
 #pragma once
 #include <cstdint>
-#include <istream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "device/cpu/runtime_entry.h"
@@ -92,7 +92,7 @@ struct Plan {
   std::vector<int> io;  // inputs and outputs, in the order of the tensors
   int64_t arena_bytes = 0;
 
-  static Plan parse(std::istream& in);
+  static Plan parse(std::string_view text);
 };
 
 inline int64_t item_bytes(DType t) {

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <random>
 #include <thread>
 
@@ -53,7 +54,7 @@ struct Step {
 int main(int argc, char** argv) {
   if (argc != 4) return std::fprintf(stderr, "usage: stress PLAN DATA PASSES\n"), 2;
   std::ifstream text(argv[1]), data(argv[2], std::ios::binary);
-  ev::Plan plan = ev::Plan::parse(text);
+  ev::Plan plan = ev::Plan::parse(std::string(std::istreambuf_iterator<char>(text), {}));
   const size_t num_symbols = plan.symbols.size(), num_io = plan.io.size();
   std::vector<bool> is_output;
   for (int t : plan.io) is_output.push_back(plan.tensors[t].role == ev::Role::output);
