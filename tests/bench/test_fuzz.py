@@ -37,10 +37,12 @@ quiet = settings(deadline=None, max_examples=150, suppress_health_check=[HealthC
 
 
 def paths(node: Any, prefix: str = "") -> list[str]:
-    """The dotted path of every field of a record."""
+    """The dotted path of every field of a record that has one: of keys without dots that are no numbers."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     found = []
     for key, child in items:
+        if isinstance(key, str) and (not key or key.isdigit() or "." in key):
+            continue
         here = f"{prefix}.{key}" if prefix else str(key)
         found += [here, *paths(child, here)]
     return found
