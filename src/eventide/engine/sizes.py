@@ -5,7 +5,7 @@
     Size(256, 2048, splits=2, ...)     prompts
 
 `sizes_for` lists them for a model and a number of sequences. `target_of` and `limits_of` say what their plans are compiled with;
-benchmarks/gpu_many.py measures kernels made by the same two.
+benchmarks/gpu_many.py, which has limits of its own, takes sizes and targets from here.
 """
 
 from __future__ import annotations
