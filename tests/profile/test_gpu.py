@@ -52,6 +52,19 @@ def test_what_a_gpu_knows_stands_in_the_trace() -> None:
     }  # fmt: skip
 
 
+def test_clocks_are_put_right_where_workers_meet() -> None:
+    """Three workers' lines, of which one is 200 ns late at the first meeting and right at the second."""
+    trace = np.concatenate([records(7)] * 3)
+    for worker, late in enumerate((0, 200, 0)):
+        trace[worker, 3] = [2**64 - 1, 1, 2500 + 2 * late, 0, 0, 0, 0, 0]
+        trace[worker, 4] = [2**64 - 1, 2, 4500, 0, 0, 0, 0, 0]
+        trace[worker, 2] = [1, 1, 3500, 3600, 3700 + late, 0, 0, 0]
+    (step,) = timelines(plan_of_two(), trace)
+    down = [span for span in step.spans if span.grid == "down"]
+    assert [span.wait_ns for span in down] == [2500, 2375, 2500]
+    assert {span.wait_ns for span in step.spans if span.grid == "up"} == {1100, 900}  # before the first: by its error
+
+
 def test_full_records_are_refused() -> None:
     with pytest.raises(DeviceError, match="the records of a timeline are full"):
         timelines(plan_of_two(), records(4 + 1))

@@ -314,7 +314,10 @@ def test_memory_is_given_back() -> None:
         kernel.run(decode_steps([4], 2))
         kernel.close()
         kernel.memory.close()
-    assert device.free_bytes()[0] >= before - (4 << 20)
+    end = time.monotonic() + 30
+    while device.free_bytes()[0] < before - (4 << 20):  # tests in other processes take and give back as well: a leak stays
+        assert time.monotonic() < end, f"{before - device.free_bytes()[0]} bytes are not given back"
+        time.sleep(0.05)
 
 
 def test_a_program_without_a_model_runs_on_the_gpu() -> None:

@@ -68,10 +68,16 @@ __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block
     if (step > 0) {  // every worker must have ended the step before
       if (w.tid == 0) {
         poll(launch, block, launch.barrier, launch.barrier_base + step * gridDim.x, STUCK_STEP, 0, 0, step);
+#if EV_TRACE
+        w.trace_meeting();
+#endif
         const u32 stop = *(volatile u32*)launch.stop;
         if (block->quit == 0 && stop != 0 && step >= (int)stop) block->quit = 2;
         if (REPORTS) store_release_system(launch.host_progress, step);
       }
+#if EV_TRACE
+      if (w.tid != 0) w.trace_meeting();
+#endif
       wait_copies();
       w.sync();
       if (block->quit) return;

@@ -252,6 +252,16 @@ struct Worker {
     memory_wait = weights_at = 0;
   }
 
+  // All workers learn within one poll that a step has begun: what their clocks said then sets them right (profile/gpu.py).
+  __device__ __forceinline__ void trace_meeting() {
+    if (traced >= TRACE - 1) return;
+    if (tid == 0) {
+      u64* p = launch.trace + ((u64)blockIdx.x * TRACE + traced) * 8;
+      p[0] = ~0ull; p[1] = step; p[2] = clock64();
+    }
+    ++traced;
+  }
+
   // A record of one run of tasks: step and segment, first task and count, then cycles of this multiprocessor: when the
   // worker came to it, when its events were triggered, when it was done; how long warp 0 waited for the ring, when the
   // notifications had been sent, and when the last chunk was there.
