@@ -153,4 +153,32 @@ __device__ __forceinline__ void other_half(const Worker& w, const float* squares
   }
 }
 
+// A warpgroup's chunks of the ring that are lines of blocks of 64 rows, one after another (wide.cuh, warps.cuh).
+template <int LAYOUT>
+struct chunks_of_lines {
+  typedef line_of_weights<LAYOUT> Weights;
+  u32 ring, full;
+  Place<OWN_SLOTS> next;
+  bool there;  // asked for early: the answer takes a while
+  __device__ __forceinline__ chunks_of_lines(const Worker& w) : next(w.chunk) {
+    const int group = w.warp / 4;
+    ring = opaque(shared_address(w.ring)) + group * OWN_SLOTS * SLOT;
+    full = opaque(shared_address(w.block->full)) + group * OWN_SLOTS * 8;
+    ask();
+  }
+  __device__ __forceinline__ void ask() { there = mbar_test_wait(full + next.at * 8, next.turn); }
+  // the next one's part of this warp; `tails`: it has what holds for its slab
+  __device__ __forceinline__ void take(const Worker& w, typename Weights::Raw& raw, bool tails, typename Weights::Slab& slab) {
+    const u32 at = ring + next.at * SLOT;
+    const int panel = w.warp % 4 * 2;
+    w.await_chunk(full + next.at * 8, next.turn, there);
+    raw.load(w, at + panel * Weights::BYTES, Weights::BYTES);
+    if (Weights::TIGHT && tails) slab.read(w, at + 8 * Weights::BYTES + panel * Weights::TAIL, Weights::TAIL);
+    __syncwarp();
+    if (w.lane == 0) mbar_arrive(full + (SLOTS + next.at) * 8);
+    next.advance(1);
+    ask();
+  }
+};
+
 }  // namespace ev

@@ -120,7 +120,7 @@ struct Block {
   alignas(8) u8 slim_bytes[WIDE ? sizeof(Slim) : 8];
   __device__ __forceinline__ Slim& slim() { return *(Slim*)slim_bytes; }  // what the slim product at hand is
 #if EV_TRACE
-  u64 slim_trace[2];       // how long its first warp waited for weights, and when it had the last
+  u64 waited[2];           // of a function for all products: how long its first warp waited for weights, and when it had the last
 #endif
   alignas(16) u8 staged[STAGED];  // the step's small inputs, and its symbols: the code that comes first in a task needs them
   int symbols[NUM_SYMBOLS], loader_symbols[LOADERS][NUM_SYMBOLS];

@@ -55,7 +55,7 @@ struct slim_core {
       stage += lines;
     }
 #if EV_TRACE
-    if (w.tid == 0) { block->slim_trace[0] = w.memory_wait; block->slim_trace[1] = w.weights_at; }
+    if (w.tid == 0) { block->waited[0] = w.memory_wait; block->waited[1] = w.weights_at; }
 #endif
   }
 
@@ -290,8 +290,8 @@ struct slim_product {
     w.chunk += Core::chunks_of(w, LINES, blocks);
     w.stage += LINES * passes;
 #if EV_TRACE
-    w.memory_wait = w.block->slim_trace[0];
-    w.weights_at = w.block->slim_trace[1];
+    w.memory_wait = w.block->waited[0];
+    w.weights_at = w.block->waited[1];
 #endif
   }
 };

@@ -24,11 +24,12 @@ struct wide_product {
   typedef line_of_weights<LAYOUT> Weights;
   typedef typename Weights::Slab Slab;
   typedef typename Weights::Raw Raw;
+  typedef chunks_of_lines<LAYOUT> Chunks;
   static constexpr bool TIGHT = Weights::TIGHT, GATED = A::activation == 1;
   static constexpr int TOKENS = A::tile_m, N = A::y_t::dim1;
   static constexpr int LINES = K / BLOCK, LINE_BYTES = Weights::BYTES, TAIL = Weights::TAIL;
   static constexpr int TOGETHER = BY_LINES ? 3 : 2;              // blocks that are passed at once
-  static constexpr bool BY_WARPS = TOKENS <= 16;                 // each warp multiplies by itself
+  static constexpr bool BY_WARPS = TOKENS <= 16;                 // each warp multiplies by itself, see warps.cuh
   static_assert(TOKENS % 16 == 0 && TOKENS <= 256, "a wide linear task holds 16 to 256 tokens");
   static_assert(A::x_t::layout == TILED, "the input of a wide linear must be made by an operator that can tile it");
   static_assert(!A::x_t::polled, "a wide linear's input can't announce itself");
@@ -50,55 +51,15 @@ struct wide_product {
 
   // ---- the product
 
-  // The B fragments of a line for `mma.sync`, 16 tokens at a time
-  typedef u32 Columns[8][TOKENS / 16][4];
-  static __device__ __forceinline__ void read_columns(const Worker& w, u32 stage, Columns& b) {
-    const int row = w.lane / 16 * 8 + w.lane % 8;
-    #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      #pragma unroll
-      for (int n = 0; n < TOKENS / 16; ++n)
-        load_matrices(b[i][n], stage + i / 4 * (TOKENS * 128) + (n * 16 + row) * 128 + (((i % 4 * 2 + w.lane / 8 % 2) ^ (row & 7)) << 4));
-    }
-  }
-
-  // This warpgroup's chunks of the ring, one after another.
-  struct Chunks {
-    u32 ring, full;
-    Place<OWN_SLOTS> next;
-    bool there;  // asked for early: the answer takes a while
-    __device__ __forceinline__ Chunks(const Worker& w) : next(w.chunk) {
-      const int group = w.warp / 4;
-      ring = opaque(shared_address(w.ring)) + group * OWN_SLOTS * SLOT;
-      full = opaque(shared_address(w.block->full)) + group * OWN_SLOTS * 8;
-      ask();
-    }
-    __device__ __forceinline__ void ask() { there = mbar_test_wait(full + next.at * 8, next.turn); }
-    // the next one's part of this warp; `tails`: it has what holds for its slab
-    __device__ __forceinline__ void take(const Worker& w, Raw& raw, bool tails, Slab& slab) {
-      const u32 at = ring + next.at * SLOT;
-      const int panel = w.warp % 4 * 2;
-      w.await_chunk(full + next.at * 8, next.turn, there);
-      raw.load(w, at + panel * LINE_BYTES, LINE_BYTES);
-      if (TIGHT && tails) slab.read(w, at + 8 * LINE_BYTES + panel * TAIL, TAIL);
-      __syncwarp();
-      if (w.lane == 0) mbar_arrive(full + (SLOTS + next.at) * 8);
-      next.advance(1);
-      ask();
-    }
-  };
-
   // One pass over k of `all` blocks from block n on, by lines. `base`: the pass's first stage. All blocks run the same instructions
   // but for the products, which name their sums' registers: what a layer runs should stay in the multiprocessor's cache (slim.cuh).
   // Products end in their branch, for the assembler would hold those that go on across branches in order; to begin some of them while
-  // other fragments are made was slower (docs/performance.md, "Two warpgroups in step"). Up to 16 tokens every warp multiplies by itself, with
-  // mma.sync: then none waits for the three others, which takes longer than the products.
+  // other fragments are made was slower (docs/performance.md, "Two warpgroups in step").
   static __device__ __forceinline__ void pass_by_lines(const A& a, const Worker& w, int base, int first, int tokens, int n, int all) {
     const int group = w.warp / 4;
     const u32 x = opaque(shared_address(w.scratch)), x_full = opaque(shared_address(w.block->x_full));
     float c[TOGETHER][TOKENS / 2] = {};
     Slab slabs[TOGETHER] = {};  // or the compiler would keep their registers through all of the kernel
-    Columns b = {};             // likewise
     Chunks chunks(w);
     Place<STAGES> stage(base + group);
     #pragma unroll 1
@@ -120,20 +81,13 @@ struct wide_product {
         for (int t = 0; t < 4; ++t) raw.make(t, slab, f);
         if constexpr (TIGHT) Weights::template place_listed<0, 4>(w, slab, line % 4, f);
         const u32 tiles = x + stage.at * STAGE_BYTES;
-        if (r == 0) {
-          if (!x_there) w.await(x_full + stage.at * 8, stage.turn);
-          if (BY_WARPS) read_columns(w, tiles, b);
-        }
+        if (r == 0 && !x_there) w.await(x_full + stage.at * 8, stage.turn);
         #pragma unroll
         for (int i = 0; i < TOGETHER; ++i) {
           if (r != i) continue;
-          if constexpr (BY_WARPS) {
-            multiply(c[i], f, b);
-          } else {
-            begin_products();
-            products<0, 4>(c[i], f, tiles);
-            wgmma_wait<0>();
-          }
+          begin_products();
+          products<0, 4>(c[i], f, tiles);
+          wgmma_wait<0>();
         }
       }
       __syncwarp();
@@ -150,12 +104,17 @@ struct wide_product {
     }
   }
 
-  static __device__ __forceinline__ void multiply(float (&c)[TOKENS / 2], const Fragments& f, const Columns& b) {
-    #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      #pragma unroll
-      for (int j = 0; j < TOKENS / 8; ++j) mma_16816((float(&)[4])c[4 * j], f[i][0], f[i][1], f[i][2], f[i][3], b[i][j / 2][j % 2 * 2], b[i][j / 2][j % 2 * 2 + 1]);
-    }
+  // The same of up to 16 tokens (warps.cuh).
+  static __device__ __forceinline__ void pass_by_warps(const A& a, const Worker& w, int first, int tokens, int n, int all) {
+    typedef products_by_warps<LAYOUT> Core;
+    static_assert(TOGETHER <= Core::TOGETHER, "a pass must not have more blocks than it has sums for");
+    Core::pass(w.launch, w.block, w.ring, w.scratch, w.chunk, w.stage, w.segment, w.step, LINES, all);
+    #pragma unroll 1
+    for (int r = 0; r < all; ++r) put_block(a, w, sums_of(w) + r * Core::BLOCK_SUMS, first, tokens, n + r);
+#if EV_TRACE
+    w.memory_wait += w.block->waited[0];
+    w.weights_at = w.block->waited[1];
+#endif
   }
 
   // The same of this warpgroup's one block, number `group`. Where both have one their products go on by turns, a line each: together
@@ -237,7 +196,8 @@ struct wide_product {
     #pragma unroll 1
     for (int p = 0; p < passes; ++p) {
       const int done = p * TOGETHER, all = ev_min(TOGETHER, count - done);
-      if constexpr (BY_LINES) pass_by_lines(a, w, w.stage, first, tokens, n + done, all);
+      if constexpr (BY_WARPS) pass_by_warps(a, w, first, tokens, n + done, all);
+      else if constexpr (BY_LINES) pass_by_lines(a, w, w.stage, first, tokens, n + done, all);
       else if (w.warp / 4 < all) pass_by_blocks(a, w, w.stage, first, tokens, n + done, all);
       w.chunk += BY_LINES ? (LINES + 1 - w.warp / 4) / 2 * all : w.warp / 4 < all ? LINES : 0;
       w.stage += LINES * STAGES_A_LINE;
