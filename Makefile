@@ -57,10 +57,12 @@ $(VENV)/installed: $(VENV)/created $(NATIVE)
 	@$(BIN)/pip install --quiet --editable '.[bench]'
 	@touch $@
 
+# packages are fetched while the extension compiles; what every process of the tests imports of them is compiled once, here
 $(VENV)/tested: $(VENV)/created $(NATIVE)
 	@echo "installing Eventide and what its tests need into $(VENV) (a minute or more) ..."
 	@$(BIN)/python tools/requirements.py test > $(VENV)/requirements.txt
-	@$(BIN)/pip install --quiet --no-compile --requirement $(VENV)/requirements.txt & packages=$$!; \
+	@{ $(BIN)/pip install --quiet --no-compile --requirement $(VENV)/requirements.txt && \
+	$(BIN)/python -c 'import tests.checkpoints'; } & packages=$$!; \
 	$(BIN)/pip install --quiet --no-deps --editable .; built=$$?; wait $$packages && exit $$built
 	@touch $(VENV)/installed $@
 

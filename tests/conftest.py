@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Generator
+from contextlib import suppress
+from importlib import import_module
 
 import pytest
 from hypothesis import settings
+
+# a shell that runs the tests in the background has Ctrl-C ignored, and so would the programs that tests start and interrupt
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # each process of a whole run imports transformers; before lines are counted that takes half of the time
+    with suppress(ImportError):
+        import_module("tests.checkpoints")
 
 # in CI the same examples every time: a rare example is a new test to write, not a reason to refuse an unrelated change
 settings.register_profile("ci", derandomize=True)
