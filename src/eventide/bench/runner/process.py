@@ -235,7 +235,7 @@ class WorkerProcess:
         self._stopped = True
         deadline = time.perf_counter() + 0.5
         while procs.state(self.worker_pid) not in "TtZX" and time.perf_counter() < deadline:
-            pass
+            time.sleep(0.0001)  # it needs a core to stop, perhaps this one
 
     def resume(self) -> None:
         if self._stopped:
