@@ -108,6 +108,14 @@ Kernel::Kernel(Plan plan, const std::vector<const OpEntry*>& entries, Options op
   slots_.resize(plan_.num_slots);
   events_.resize(plan_.events.size());
   for (const Event& e : plan_.events) events_read_tables_ |= e.reads_tables;
+  std::vector<size_t> last(plan_.events.size(), 0);  // the last segment that notifies an event
+  for (size_t i = 0; i < plan_.segments.size(); ++i)
+    for (const Edge& e : plan_.grids[plan_.segments[i].grid].notifies) last[e.event] = i;
+  for (size_t i = 0; i < plan_.segments.size(); ++i) {
+    const Grid& g = plan_.grids[plan_.segments[i].grid];
+    for (const auto* edges : {&g.enter, &g.waits})
+      for (const Edge& e : *edges) forward_ &= last[e.event] < i;
+  }
   for (int w = 0; w < plan_.num_workers; ++w) {
     workers_.push_back(std::make_unique<Worker>());
     Worker& me = *workers_.back();

@@ -96,8 +96,20 @@ class Kernel {
   };
   struct Share {
     uint64_t version = 0;
+    int64_t total = 0, rotate = 0;  // tasks of the grid; by how much workers are turned
     int64_t start = 0, count = 0;
     int64_t extents[kMaxAxes] = {};
+  };
+  // What is left of a worker's share of a segment, for others to take from its end once they have done with theirs: of which segment
+  // of which step (24 bits), the next task and the end, counted from the share's first (20 bits each).
+  struct Left {
+    static constexpr int64_t kMost = (1 << 20) - 1;
+    static uint64_t pack(uint64_t tag, int64_t next, int64_t end) {
+      return tag << 40 | static_cast<uint64_t>(next) << 20 | static_cast<uint64_t>(end);
+    }
+    explicit Left(uint64_t packed) : tag(packed >> 40), next(packed >> 20 & kMost), end(packed & kMost) {}
+    uint64_t tag;
+    int64_t next, end;
   };
   struct TraceOp {
     enum Kind : int32_t { wait, task, notify, barrier, segment } kind;
@@ -120,6 +132,8 @@ class Kernel {
     Buffer scratch;
     std::thread thread;
     std::atomic<uint64_t> progress{0};
+    alignas(64) std::atomic<uint64_t> left{0};
+    bool long_tasks = false;  // of the last step that was neither recorded nor replayed
     int stuck_checks = 0;
     uint64_t stuck_progress = 0;
     Trace trace;
@@ -155,6 +169,11 @@ class Kernel {
   void begin_trace(Worker& me);
   void replay(Worker& me);
   void wait_event(Worker& me, int event, int64_t cell, uint64_t target);
+  int64_t start_of(int worker, const Segment& s, const Share& share, int64_t after = 0) const;
+  static int64_t take_first(std::atomic<uint64_t>& left, uint64_t tag, int64_t& first);
+  static int64_t take_last(std::atomic<uint64_t>& left, uint64_t tag, int64_t& first);
+  template <bool kInstrumented>
+  void run_tasks(Worker& me, Task& t, const Segment& s, const Share& share, int64_t at, int64_t count);
   template <bool kInstrumented>
   void run_ragged(Worker& me, Task& t, const Segment& s);
   template <bool kInstrumented>
@@ -182,6 +201,7 @@ class Kernel {
   std::vector<EventStep> events_;
   std::vector<int64_t> slots_;           // the step's symbols and step slots
   bool events_read_tables_ = false;
+  bool forward_ = true;                  // whether tasks wait for tasks of earlier segments alone
   uint64_t version_ = 0;                 // of the symbols
   bool ready_ = false;                   // whether the last begin_step went through
   int64_t process_ = 0;

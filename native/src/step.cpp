@@ -6,6 +6,7 @@
 namespace ev {
 
 constexpr size_t kMaxTrace = size_t{1} << 18;  // operations of one worker; longer steps have longer tasks, and gain nothing
+constexpr int64_t kLongTask = 4'000;  // nanoseconds a task, beside which evaluating its edges counts less than waiting for others
 
 const int64_t* Kernel::event_shape(const Worker& me, int event, int64_t* local) const {
   const Event& e = plan_.events[event];
@@ -197,7 +198,8 @@ void Kernel::run_step(Worker& me) {
     idle[i].count.store(0, std::memory_order_relaxed);
 
   if (!kInstrumented && me.trace.version == version_ && !events_read_tables_) return replay(me);
-  if (!kInstrumented && again && me.trace.tried != version_ && !events_read_tables_) begin_trace(me);
+  if (!kInstrumented && again && !me.long_tasks && me.trace.tried != version_ && !events_read_tables_) begin_trace(me);
+  const int64_t began = now_ns(), ticks = me.ticks;
   for (size_t i = 0; i < plan_.segments.size(); ++i) {
     const bool recording = me.recording;
     if (recording && plan_.segments[i].barrier && i > 0) me.trace.ops.push_back({TraceOp::barrier, 0, 0, 0});
@@ -214,6 +216,8 @@ void Kernel::run_step(Worker& me) {
     me.recording = false;
     me.trace.version = version_;
     me.trace.waited = me.trace.sent = {};
+  } else {
+    me.long_tasks = now_ns() - began > kLongTask * (me.ticks - ticks);
   }
 }
 
@@ -253,6 +257,39 @@ void Kernel::replay(Worker& me) {
   }
 }
 
+// the first task of a worker's share; `after` 1: of consecutive shares, that of the next
+int64_t Kernel::start_of(int worker, const Segment& s, const Share& share, int64_t after) const {
+  int64_t w = (worker - share.rotate) % plan_.num_workers;
+  if (w < 0) w += plan_.num_workers;
+  if (s.cyclic) return w;
+  w += after;
+  return w * (share.total / plan_.num_workers) + std::min(w, share.total % plan_.num_workers);
+}
+
+// Some of what is left, as a number of tasks from `first` on; 0: nothing is. An eighth, by the share's own worker.
+int64_t Kernel::take_first(std::atomic<uint64_t>& left, uint64_t tag, int64_t& first) {
+  uint64_t was = left.load(std::memory_order_relaxed);
+  for (;;) {
+    const Left l(was);
+    const int64_t n = std::min((l.end - l.next + 7) / 8, l.end - l.next);
+    if (l.tag != tag || !n) return 0;
+    first = l.next;
+    if (left.compare_exchange_weak(was, Left::pack(tag, l.next + n, l.end), std::memory_order_relaxed)) return n;
+  }
+}
+
+// Half of it, from the end, by another one.
+int64_t Kernel::take_last(std::atomic<uint64_t>& left, uint64_t tag, int64_t& first) {
+  uint64_t was = left.load(std::memory_order_relaxed);
+  for (;;) {
+    const Left l(was);
+    const int64_t n = (l.end - l.next + 1) / 2;
+    if (l.tag != tag || n <= 0) return 0;
+    first = l.end - n;
+    if (left.compare_exchange_weak(was, Left::pack(tag, l.next, first), std::memory_order_relaxed)) return n;
+  }
+}
+
 template <bool kInstrumented>
 void Kernel::run_segment(Worker& me, size_t i) {
   const int64_t num_workers = plan_.num_workers;
@@ -266,22 +303,39 @@ void Kernel::run_segment(Worker& me, size_t i) {
   if (!g.fixed || share.version != version_) {
     int64_t total = 1;
     for (int d = 0; d < axes; ++d) total *= share.extents[d] = std::max<int64_t>(g.extents[d].eval(scope(me)), 0);
-    int64_t w = (me.id - s.rotate.eval(scope(me))) % num_workers;
-    if (w < 0) w += num_workers;
-    if (s.cyclic) {
-      share.start = w;
-      share.count = w < total ? (total - w + num_workers - 1) / num_workers : 0;
-    } else {
-      const int64_t base = total / num_workers, extra = total % num_workers;
-      share.start = w * base + std::min(w, extra);
-      share.count = base + (w < extra);
-    }
+    share.total = total;
+    share.rotate = s.rotate.eval(scope(me));
+    share.start = start_of(me.id, s, share);
+    share.count = s.cyclic ? (std::max<int64_t>(total - share.start, 0) + num_workers - 1) / num_workers
+                           : start_of(me.id, s, share, 1) - share.start;
     share.version = version_;
   }
-  if (!share.count) return;
-  const int64_t row = axes ? share.extents[axes - 1] : 1;
+  // What is recorded, and replayed, is a worker's own share. Else who has done with it takes from others what they have left of theirs:
+  // two cores are seldom equally fast. Tasks wait for earlier segments alone: of those that are left in the earliest segment all can
+  // run, so nobody waits in vain for what he has taken.
+  if (me.recording || !forward_ || num_workers == 1 || share.total > Left::kMost) {
+    if (share.count) run_tasks<kInstrumented>(me, t, s, share, share.start, share.count);
+    return;
+  }
+  const uint64_t tag = (step_ * plan_.segments.size() + i) & 0xffffff;
   const int64_t stride = s.cyclic ? num_workers : 1;
-  for (int64_t left = share.count, at = share.start; left > 0;) {
+  me.left.store(Left::pack(tag, 0, share.count), std::memory_order_relaxed);
+  int64_t first;
+  while (const int64_t n = take_first(me.left, tag, first)) run_tasks<kInstrumented>(me, t, s, share, share.start + first * stride, n);
+  for (int64_t w = 1; w < num_workers; ++w) {
+    Worker& other = *workers_[static_cast<size_t>((me.id + w) % num_workers)];
+    while (const int64_t n = take_last(other.left, tag, first))
+      run_tasks<kInstrumented>(me, t, s, share, start_of(other.id, s, share) + first * stride, n);
+  }
+}
+
+// `count` tasks of a share, from task `at` on
+template <bool kInstrumented>
+void Kernel::run_tasks(Worker& me, Task& t, const Segment& s, const Share& share, int64_t at, int64_t count) {
+  const int axes = static_cast<int>(t.grid->extents.size());
+  const int64_t row = axes ? share.extents[axes - 1] : 1;
+  const int64_t stride = s.cyclic ? plan_.num_workers : 1;
+  for (int64_t left = count; left > 0;) {
     int64_t rest = at;
     int64_t first = 0;
     if (axes) {

@@ -230,6 +230,40 @@ def test_records_of_every_task() -> None:
     assert len(kernel.records) == len(r)  # only asked for is recorded
 
 
+@pytest.mark.parametrize("schedule", ["static", "per_op"])
+def test_workers_take_over_what_a_late_one_has_left(schedule: str) -> None:
+    p = Program("long")
+    t = p.symbol("num_tokens", 1, 64)
+    h = p.call("linear", name="up", x=p.input("x", (t, 32), "float32"), w=p.weight("w1", (2048, 32), "float32"))
+    p.output(p.call("linear", name="down", x=h, w=p.weight("w2", (64, 2048), "float32")), "y")
+    rng = np.random.default_rng(0)
+    weights = {w: rng.standard_normal(shape).astype(np.float32) for w, shape in (("w1", (2048, 32)), ("w2", (64, 2048)))}
+    step = Step({"num_tokens": 5}, {"x": rng.standard_normal((5, 32)).astype(np.float32)})
+    alone = CpuKernel(compile_plan(p, cpu(1)))
+    late = CpuKernel(compile_plan(p, cpu(3), schedule=schedule), delay_ns=300_000, check_counts=True)
+    for kernel in (alone, late):
+        for name, w in weights.items():
+            kernel.bind_weights(name, w)
+    [expected] = alone.run([step])
+    taken = 0
+    for _ in range(5):
+        [found] = late.run([step], profile=True)
+        same_bits(found, expected)
+        up = late.records[late.records["grid"] == 0]
+        assert sorted(up["task"]) == list(range(64))  # panels, each by one worker; the schedule gives 22, 21 and 21 of them
+        taken += int((up["worker"] != np.digitize(up["task"], [22, 43])).sum())
+    assert taken > 0
+
+
+def test_steps_of_short_tasks_are_replayed_and_others_shared() -> None:
+    """Both ways in turn, with the symbols of a step that was replayed and of one that was not."""
+    plan = compile_plan(looked_up(), cpu(2), verify=False)
+    fresh, kernel = CpuKernel(plan), CpuKernel(plan)
+    for n, k in ((9, 1), (9, 2), (9, 3), (4, 1), (9, 1), (4, 2), (4, 3), (4, 4), (9, 2)):
+        step = lookup_step(n, k)
+        same_bits(kernel.run([step])[0], fresh.run([lookup_step(1, 1), step])[1])
+
+
 # ------------------------------------------------------------------------------------------- operators from outside
 
 
