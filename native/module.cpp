@@ -57,10 +57,11 @@ class Host {
 class PyKernel {
  public:
   PyKernel(const std::string& text, const std::string& isa, const std::vector<int64_t>& extra, bool poison, bool check_counts,
-           bool pin, int64_t delay_ns, uint64_t delay_seed, int64_t spin_ns, int64_t yield_ns) {
+           bool pin, int64_t delay_ns, uint64_t delay_seed, int64_t spin_ns, int64_t yield_ns, int64_t long_task_ns) {
     std::vector<const ev::OpEntry*> entries = entries_for(isa);
     for (int64_t address : extra) entries.push_back(reinterpret_cast<const ev::OpEntry*>(address));
-    kernel_ = std::make_unique<ev::Kernel>(ev::Plan::parse(text), entries, ev::Options{poison, check_counts, pin, delay_ns, delay_seed, spin_ns, yield_ns});
+    kernel_ = std::make_unique<ev::Kernel>(ev::Plan::parse(text), entries,
+                                           ev::Options{poison, check_counts, pin, delay_ns, delay_seed, spin_ns, yield_ns, long_task_ns});
   }
 
   void bind(int tensor, int64_t address, bool narrow) { kernel_->bind(tensor, reinterpret_cast<void*>(address), narrow); }
@@ -188,8 +189,9 @@ NB_MODULE(_native, m) {
   m.def("pack_narrow", &pack_narrow, "source"_a, "n"_a, "k"_a, "num_threads"_a,
         "A bfloat16 weight [n, k] in 12 bits a value, uint8 [bytes]; None where that would save nothing.");
   nb::class_<PyKernel>(m, "Kernel")
-      .def(nb::init<const std::string&, const std::string&, const std::vector<int64_t>&, bool, bool, bool, int64_t, uint64_t, int64_t, int64_t>(),
-           "plan"_a, "isa"_a, "extra"_a, "poison"_a, "check_counts"_a, "pin"_a, "delay_ns"_a, "delay_seed"_a, "spin_ns"_a, "yield_ns"_a)
+      .def(nb::init<const std::string&, const std::string&, const std::vector<int64_t>&, bool, bool, bool, int64_t, uint64_t, int64_t, int64_t, int64_t>(),
+           "plan"_a, "isa"_a, "extra"_a, "poison"_a, "check_counts"_a, "pin"_a, "delay_ns"_a, "delay_seed"_a, "spin_ns"_a, "yield_ns"_a,
+           "long_task_ns"_a)
       .def("bind", &PyKernel::bind, "tensor"_a, "address"_a, "narrow"_a = false)
       .def("run", &PyKernel::run, "symbols"_a, "pointers"_a, "stop_io"_a, "stop_tokens"_a.none(), "stop_all"_a, "between"_a.none(),
            "between_ns"_a, "check_signals"_a, "records"_a, "records_per_worker"_a, "record_counts"_a.none())

@@ -381,6 +381,7 @@ void Kernel::recover() {
   barrier_.count.store(0);
   for (auto& w : workers_) {
     w->barriers = 0;
+    w->left.store(0, std::memory_order_relaxed);
     if (w->recording) w->trace = Trace{};
     w->recording = false;
   }

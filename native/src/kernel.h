@@ -3,14 +3,15 @@
 // The thread that calls `run` is worker 0, the leader; the others are threads of the kernel, parked between launches. A step:
 //
 //     leader        begin_step: symbols, shapes, pointers, tables checked, event cells laid out      others wait
-//     everybody     clears its share of the idle bank of cells, then runs its share of every segment in order
+//     everybody     clears its share of the idle bank of cells, then runs its share of every segment in order, and what others
+//                   have left of theirs
 //     everybody     arrives; the leader looks at stop rules, signals and the host's callback; next step
 //
 // Event cells are counters that start every step at zero. There are two banks of them, turned by step: while one is in use,
 // the other, used in the step before, is cleared by the workers themselves, so no launch and no step needs a reset.
 // Only after an aborted step does the leader clear both.
 //
-// The second step in a row with the same symbols is recorded: each worker writes down the waits, tasks and notifications that
+// Where tasks are short, the second step in a row with the same symbols is recorded: each worker writes down the waits, tasks and notifications that
 // its shares came to, and replays them from then on, without evaluating a single expression. Waits that an earlier wait or
 // the worker's own notifications make certain are left out. What depends on run-time tables is never recorded.
 //
@@ -46,6 +47,7 @@ struct Options {
   uint64_t delay_seed = 1;
   int64_t spin_ns = 50'000;   // how long a waiting worker spins, then yields, before it sleeps
   int64_t yield_ns = 0;
+  int64_t long_task_ns = 4'000;  // of a step for each of a worker's tasks, waits included, from which on steps aren't recorded
 };
 
 // Ends a launch early: after each step every element of an int32 output is looked up in its row of tokens.
@@ -133,7 +135,7 @@ class Kernel {
     std::thread thread;
     std::atomic<uint64_t> progress{0};
     alignas(64) std::atomic<uint64_t> left{0};
-    bool long_tasks = false;  // of the last step that was neither recorded nor replayed
+    alignas(64) bool long_tasks = false;  // of the last step that was neither recorded nor replayed
     int stuck_checks = 0;
     uint64_t stuck_progress = 0;
     Trace trace;

@@ -6,7 +6,6 @@
 namespace ev {
 
 constexpr size_t kMaxTrace = size_t{1} << 18;  // operations of one worker; longer steps have longer tasks, and gain nothing
-constexpr int64_t kLongTask = 4'000;  // nanoseconds a task, beside which evaluating its edges counts less than waiting for others
 
 const int64_t* Kernel::event_shape(const Worker& me, int event, int64_t* local) const {
   const Event& e = plan_.events[event];
@@ -217,7 +216,8 @@ void Kernel::run_step(Worker& me) {
     me.trace.version = version_;
     me.trace.waited = me.trace.sent = {};
   } else {
-    me.long_tasks = now_ns() - began > kLongTask * (me.ticks - ticks);
+    // evaluating edges then counts less than waiting for others
+    me.long_tasks = me.ticks > ticks && now_ns() - began > options_.long_task_ns * (me.ticks - ticks);
   }
 }
 
@@ -271,20 +271,20 @@ int64_t Kernel::take_first(std::atomic<uint64_t>& left, uint64_t tag, int64_t& f
   uint64_t was = left.load(std::memory_order_relaxed);
   for (;;) {
     const Left l(was);
-    const int64_t n = std::min((l.end - l.next + 7) / 8, l.end - l.next);
+    const int64_t n = (l.end - l.next + 7) / 8;
     if (l.tag != tag || !n) return 0;
     first = l.next;
     if (left.compare_exchange_weak(was, Left::pack(tag, l.next + n, l.end), std::memory_order_relaxed)) return n;
   }
 }
 
-// Half of it, from the end, by another one.
+// As much from the end, by another one: what it has taken nobody takes from it again.
 int64_t Kernel::take_last(std::atomic<uint64_t>& left, uint64_t tag, int64_t& first) {
   uint64_t was = left.load(std::memory_order_relaxed);
   for (;;) {
     const Left l(was);
-    const int64_t n = (l.end - l.next + 1) / 2;
-    if (l.tag != tag || n <= 0) return 0;
+    const int64_t n = (l.end - l.next + 7) / 8;
+    if (l.tag != tag || !n) return 0;
     first = l.end - n;
     if (left.compare_exchange_weak(was, Left::pack(tag, l.next, first), std::memory_order_relaxed)) return n;
   }

@@ -103,6 +103,7 @@ int main(int argc, char** argv) {
   for (int pass = 0; pass < passes; ++pass) {
     restore();
     kernel.options().delay_ns = pass % 2 ? 200'000 : 0;
+    kernel.options().long_task_ns = pass % 4 ? 4'000 : 1'000'000'000;  // now and then steps are recorded, however slow a build is
     for (size_t k = 0; k < num_steps;) {
       const size_t count = std::min<size_t>(num_steps - k, 1 + rng() % 5);
       ev::Launch l = launch(k, count);

@@ -31,6 +31,7 @@ class Kernel:
         delay_seed: int,
         spin_ns: int,
         yield_ns: int,
+        long_task_ns: int,
     ) -> None: ...
     def bind(self, tensor: int, address: int, narrow: bool = False) -> None: ...
     def run(

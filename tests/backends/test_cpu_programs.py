@@ -230,21 +230,33 @@ def test_records_of_every_task() -> None:
     assert len(kernel.records) == len(r)  # only asked for is recorded
 
 
-@pytest.mark.parametrize("schedule", ["static", "per_op"])
-def test_workers_take_over_what_a_late_one_has_left(schedule: str) -> None:
+def two_products() -> tuple[Program, dict[str, np.ndarray]]:
     p = Program("long")
     t = p.symbol("num_tokens", 1, 64)
     h = p.call("linear", name="up", x=p.input("x", (t, 32), "float32"), w=p.weight("w1", (2048, 32), "float32"))
     p.output(p.call("linear", name="down", x=h, w=p.weight("w2", (64, 2048), "float32")), "y")
     rng = np.random.default_rng(0)
-    weights = {w: rng.standard_normal(shape).astype(np.float32) for w, shape in (("w1", (2048, 32)), ("w2", (64, 2048)))}
-    step = Step({"num_tokens": 5}, {"x": rng.standard_normal((5, 32)).astype(np.float32)})
-    alone = CpuKernel(compile_plan(p, cpu(1)))
-    late = CpuKernel(compile_plan(p, cpu(3), schedule=schedule), delay_ns=300_000, check_counts=True)
-    for kernel in (alone, late):
-        for name, w in weights.items():
-            kernel.bind_weights(name, w)
-    [expected] = alone.run([step])
+    return p, {w: rng.standard_normal(shape).astype(np.float32) for w, shape in (("w1", (2048, 32)), ("w2", (64, 2048)))}
+
+
+def products_step(tokens: int, seed: int) -> Step:
+    x = np.random.default_rng(seed).standard_normal((tokens, 32)).astype(np.float32)
+    return Step({"num_tokens": tokens}, {"x": x})
+
+
+def bound(plan: Plan, weights: dict[str, np.ndarray], **options: Any) -> CpuKernel:
+    kernel = CpuKernel(plan, **options)
+    for name, w in weights.items():
+        kernel.bind_weights(name, w)
+    return kernel
+
+
+@pytest.mark.parametrize("schedule", ["static", "per_op"])
+def test_workers_take_over_what_a_late_one_has_left(schedule: str) -> None:
+    p, weights = two_products()
+    step = products_step(5, 1)
+    [expected] = bound(compile_plan(p, cpu(1)), weights).run([step])
+    late = bound(compile_plan(p, cpu(3), schedule=schedule), weights, delay_ns=300_000, check_counts=True)
     taken = 0
     for _ in range(5):
         [found] = late.run([step], profile=True)
@@ -255,13 +267,17 @@ def test_workers_take_over_what_a_late_one_has_left(schedule: str) -> None:
     assert taken > 0
 
 
-def test_steps_of_short_tasks_are_replayed_and_others_shared() -> None:
-    """Both ways in turn, with the symbols of a step that was replayed and of one that was not."""
-    plan = compile_plan(looked_up(), cpu(2), verify=False)
-    fresh, kernel = CpuKernel(plan), CpuKernel(plan)
-    for n, k in ((9, 1), (9, 2), (9, 3), (4, 1), (9, 1), (4, 2), (4, 3), (4, 4), (9, 2)):
-        step = lookup_step(n, k)
-        same_bits(kernel.run([step])[0], fresh.run([lookup_step(1, 1), step])[1])
+@pytest.mark.parametrize("schedule", ["static", "per_op"])
+@pytest.mark.parametrize("long_task_us", [0.0, 4.0, 1e6])
+def test_steps_are_replayed_or_shared(long_task_us: float, schedule: str) -> None:
+    """Shared always, as it comes, and replayed always: symbols stay for some steps, change, and come back."""
+    p, weights = two_products()
+    alone = bound(compile_plan(p, cpu(1)), weights)
+    kernel = bound(compile_plan(p, cpu(3), schedule=schedule), weights, long_task_us=long_task_us, check_counts=True)
+    for launch, tokens in enumerate((5, 5, 9, 5, 9, 9)):
+        steps = [products_step(tokens, 10 * launch + k) for k in range(4)]
+        for found, step in zip(kernel.run(steps), steps):
+            same_bits(found, alone.run([step])[0])
 
 
 # ------------------------------------------------------------------------------------------- operators from outside

@@ -87,8 +87,10 @@ class CpuKernel:
     isa: the instruction set (None: the best). poison: fill scratch and outputs with 0xFF before every step.
     check_counts: compare all counters with their needed counts after every step. pin: tie workers to CPUs.
     delay_ns: before some tasks wait a random time up to this (to bring out races). spin_us, yield_us: how long a waiting
-    worker spins, then yields its CPU, before it sleeps (None: 50, or 2 with fewer CPUs than workers). narrow: hold bfloat16
-    weights in 12 bits a value (None: if they are more than caches hold, and the instruction set has wide vectors).
+    worker spins, then yields its CPU, before it sleeps (None: 50, or 2 with fewer CPUs than workers). long_task_us: steps
+    that take a worker longer for each of its tasks aren't recorded and replayed; workers share what is left of them. narrow:
+    hold bfloat16 weights in 12 bits a value (None: if they are more than caches hold, and the instruction set has wide
+    vectors).
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class CpuKernel:
         delay_seed: int = 1,
         spin_us: float | None = None,
         yield_us: float = 0.0,
+        long_task_us: float = 4.0,
         narrow: bool | None = None,
     ) -> None:
         text = lower(plan)
@@ -120,7 +123,7 @@ class CpuKernel:
         if spin_us is None:
             # with fewer CPUs than workers a spinning worker only keeps the others from theirs
             spin_us = 50.0 if _num_cpus() >= self.num_threads else 2.0
-        waits = (int(spin_us * 1e3), int(yield_us * 1e3))
+        waits = (int(spin_us * 1e3), int(yield_us * 1e3), int(long_task_us * 1e3))
         try:
             self._kernel = native.Kernel(text, self.isa, extra, poison, check_counts, pin, delay_ns, delay_seed, *waits)
         except (RuntimeError, MemoryError) as e:

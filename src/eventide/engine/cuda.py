@@ -406,7 +406,7 @@ class CudaRunner:
         if id(plan) not in self._tracers:
             self._tracers[id(plan)] = CudaKernel(plan, memory=self._any.memory, trace=_RECORDS)
         kernel = self._tracers[id(plan)]
-        most = _RECORDS // (2 * len(parts) * len(plan.grids)) - 2
+        most = _RECORDS // (2 * len(parts) * (len(plan.grids) + 1)) - 2  # and one for each pass, where workers meet
         if most < 1:
             raise UsageError(f"a step of {len(parts)} passes is too long to be recorded on the GPU; take a shorter context")
         found: list[Timeline] = []

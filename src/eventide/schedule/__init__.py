@@ -1,7 +1,8 @@
 """Schedules: which worker runs which task, in which order.
 
 `static` fixes each worker's order ahead, as symbolic shares of the task grids in program order; `per_op` runs the same
-shares with a barrier between operators, as one launch an operator would.
+shares with a barrier between operators, as one launch an operator would. (CPU workers take over what others have left of theirs,
+see docs/cpu_workers.md.)
 """
 
 from __future__ import annotations
