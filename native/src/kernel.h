@@ -11,9 +11,9 @@
 // the other, used in the step before, is cleared by the workers themselves, so no launch and no step needs a reset.
 // Only after an aborted step does the leader clear both.
 //
-// Where tasks are short, the second step in a row with the same symbols is recorded: each worker writes down the waits, tasks and notifications that
-// its shares came to, and replays them from then on, without evaluating a single expression. Waits that an earlier wait or
-// the worker's own notifications make certain are left out. What depends on run-time tables is never recorded.
+// Where tasks are short, the second step in a row with the same symbols is recorded: each worker writes down the waits, tasks and
+// notifications that its shares came to, and replays them from then on, without evaluating a single expression. Waits that an
+// earlier wait or the worker's own notifications make certain are left out. What depends on run-time tables is never recorded.
 //
 // A worker adds up its notifications of one cell over consecutive tasks and sends the sum with the last of them. Since a
 // cell needs exactly the notifications that the plan sends, it could not have been triggered earlier.
@@ -172,8 +172,7 @@ class Kernel {
   void replay(Worker& me);
   void wait_event(Worker& me, int event, int64_t cell, uint64_t target);
   int64_t start_of(int worker, const Segment& s, const Share& share, int64_t after = 0) const;
-  static int64_t take_first(std::atomic<uint64_t>& left, uint64_t tag, int64_t& first);
-  static int64_t take_last(std::atomic<uint64_t>& left, uint64_t tag, int64_t& first);
+  static int64_t take(std::atomic<uint64_t>& left, uint64_t tag, bool own, int64_t& first);
   template <bool kInstrumented>
   void run_tasks(Worker& me, Task& t, const Segment& s, const Share& share, int64_t at, int64_t count);
   template <bool kInstrumented>

@@ -266,27 +266,17 @@ int64_t Kernel::start_of(int worker, const Segment& s, const Share& share, int64
   return w * (share.total / plan_.num_workers) + std::min(w, share.total % plan_.num_workers);
 }
 
-// Some of what is left, as a number of tasks from `first` on; 0: nothing is. An eighth, by the share's own worker.
-int64_t Kernel::take_first(std::atomic<uint64_t>& left, uint64_t tag, int64_t& first) {
+// An eighth of what is left, as a number of tasks from `first` on; 0: nothing is. The share's own worker takes from its front, others
+// from its end, and what they have taken nobody takes from them again.
+int64_t Kernel::take(std::atomic<uint64_t>& left, uint64_t tag, bool own, int64_t& first) {
   uint64_t was = left.load(std::memory_order_relaxed);
   for (;;) {
     const Left l(was);
     const int64_t n = (l.end - l.next + 7) / 8;
     if (l.tag != tag || !n) return 0;
-    first = l.next;
-    if (left.compare_exchange_weak(was, Left::pack(tag, l.next + n, l.end), std::memory_order_relaxed)) return n;
-  }
-}
-
-// As much from the end, by another one: what it has taken nobody takes from it again.
-int64_t Kernel::take_last(std::atomic<uint64_t>& left, uint64_t tag, int64_t& first) {
-  uint64_t was = left.load(std::memory_order_relaxed);
-  for (;;) {
-    const Left l(was);
-    const int64_t n = (l.end - l.next + 7) / 8;
-    if (l.tag != tag || !n) return 0;
-    first = l.end - n;
-    if (left.compare_exchange_weak(was, Left::pack(tag, l.next, first), std::memory_order_relaxed)) return n;
+    first = own ? l.next : l.end - n;
+    const uint64_t rest = own ? Left::pack(tag, l.next + n, l.end) : Left::pack(tag, l.next, l.end - n);
+    if (left.compare_exchange_weak(was, rest, std::memory_order_relaxed)) return n;
   }
 }
 
@@ -321,10 +311,10 @@ void Kernel::run_segment(Worker& me, size_t i) {
   const int64_t stride = s.cyclic ? num_workers : 1;
   me.left.store(Left::pack(tag, 0, share.count), std::memory_order_relaxed);
   int64_t first;
-  while (const int64_t n = take_first(me.left, tag, first)) run_tasks<kInstrumented>(me, t, s, share, share.start + first * stride, n);
+  while (const int64_t n = take(me.left, tag, true, first)) run_tasks<kInstrumented>(me, t, s, share, share.start + first * stride, n);
   for (int64_t w = 1; w < num_workers; ++w) {
     Worker& other = *workers_[static_cast<size_t>((me.id + w) % num_workers)];
-    while (const int64_t n = take_last(other.left, tag, first))
+    while (const int64_t n = take(other.left, tag, false, first))
       run_tasks<kInstrumented>(me, t, s, share, start_of(other.id, s, share) + first * stride, n);
   }
 }

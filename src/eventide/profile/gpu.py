@@ -41,8 +41,9 @@ def timelines(plan: Plan, trace: npt.NDArray[np.uint64], parts: int = 1) -> list
     names = [segment.grid for segment in plan.schedule.segments]
     ops = {grid.name: grid.op for grid in plan.grids}
     found: dict[int, list[Span]] = {}
-    clocks = _clocks(trace.astype(np.int64)) if trace.shape[1] > 1 else []
-    for worker, records in enumerate(trace.astype(np.int64)):
+    signed = trace.astype(np.int64)
+    clocks = _clocks(signed) if trace.shape[1] > 1 else []
+    for worker, records in enumerate(signed):
         used = int(np.count_nonzero(records[:-1, _BEGIN])) if len(records) > 1 else 0
         if used >= len(records) - 1:
             raise DeviceError("the records of a timeline are full; record fewer steps at once")
