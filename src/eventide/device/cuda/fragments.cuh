@@ -179,6 +179,23 @@ struct chunks_of_lines {
     next.advance(1);
     ask();
   }
+  // The fragments of the next one, line `line` of block r of a pass by lines. `slabs`: what holds for each block's slab.
+  template <int BLOCKS>
+  __device__ __forceinline__ void take_line(const Worker& w, int line, int r, typename Weights::Slab (&slabs)[BLOCKS], Fragments& f) {
+    const bool tails = line % 4 < 2;
+    typename Weights::Slab slab = slabs[0];
+    #pragma unroll
+    for (int i = 1; i < BLOCKS; ++i) if (r == i) slab = slabs[i];
+    typename Weights::Raw raw;
+    take(w, raw, tails, slab);
+    if (Weights::TIGHT && tails) {
+      #pragma unroll
+      for (int i = 0; i < BLOCKS; ++i) if (r == i) slabs[i] = slab;
+    }
+    #pragma unroll
+    for (int t = 0; t < 4; ++t) raw.make(t, slab, f);
+    if constexpr (Weights::TIGHT) Weights::template place_listed<0, 4>(w, slab, line % 4, f);
+  }
 };
 
 }  // namespace ev

@@ -12,7 +12,6 @@ template <int LAYOUT>
 struct products_by_warps {
   typedef line_of_weights<LAYOUT> Weights;
   typedef typename Weights::Slab Slab;
-  typedef typename Weights::Raw Raw;
   static constexpr int TOKENS = 16, TOGETHER = 3;                   // blocks of a pass at most
   static constexpr int BLOCK_SUMS = 2 * TOKENS * SUMS_ROW;          // floats of a block's sums
   static_assert(WIDE != 16 || TOGETHER * BLOCK_SUMS * 4 <= SUMS_BYTES, "the sums of a pass must fit behind the stages");
@@ -52,22 +51,11 @@ struct products_by_warps {
     Place<STAGES> stage(first_stage + group);
     #pragma unroll 1
     for (int line = group; line < lines; line += 2) {
-      const bool x_there = mbar_test_wait(x_full + stage.at * 8, stage.turn), tails = line % 4 < 2;
+      const bool x_there = mbar_test_wait(x_full + stage.at * 8, stage.turn);
       #pragma unroll 1
       for (int r = 0; r < all; ++r) {
-        Slab slab = slabs[0];
-        #pragma unroll
-        for (int i = 1; i < TOGETHER; ++i) if (r == i) slab = slabs[i];
-        Raw raw;
         Fragments f;
-        chunks.take(w, raw, tails, slab);
-        if (Weights::TIGHT && tails) {
-          #pragma unroll
-          for (int i = 0; i < TOGETHER; ++i) if (r == i) slabs[i] = slab;
-        }
-        #pragma unroll
-        for (int t = 0; t < 4; ++t) raw.make(t, slab, f);
-        if constexpr (Weights::TIGHT) Weights::template place_listed<0, 4>(w, slab, line % 4, f);
+        chunks.take_line(w, line, r, slabs, f);
         if (r == 0) {
           if (!x_there) w.await(x_full + stage.at * 8, stage.turn);
           read_columns(w, x + stage.at * STAGE_BYTES, b);

@@ -64,22 +64,11 @@ struct wide_product {
     Place<STAGES> stage(base + group);
     #pragma unroll 1
     for (int line = group; line < LINES; line += 2) {
-      const bool x_there = mbar_test_wait(x_full + stage.at * 8, stage.turn), tails = line % 4 < 2;
+      const bool x_there = mbar_test_wait(x_full + stage.at * 8, stage.turn);
       #pragma unroll 1
       for (int r = 0; r < all; ++r) {
-        Slab slab = slabs[0];
-        #pragma unroll
-        for (int i = 1; i < TOGETHER; ++i) if (r == i) slab = slabs[i];
-        Raw raw;
         Fragments f;
-        chunks.take(w, raw, tails, slab);
-        if (TIGHT && tails) {
-          #pragma unroll
-          for (int i = 0; i < TOGETHER; ++i) if (r == i) slabs[i] = slab;
-        }
-        #pragma unroll
-        for (int t = 0; t < 4; ++t) raw.make(t, slab, f);
-        if constexpr (TIGHT) Weights::template place_listed<0, 4>(w, slab, line % 4, f);
+        chunks.take_line(w, line, r, slabs, f);
         const u32 tiles = x + stage.at * STAGE_BYTES;
         if (r == 0 && !x_there) w.await(x_full + stage.at * 8, stage.turn);
         #pragma unroll
