@@ -98,6 +98,7 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool 
     p.require_at_most(rows_n, tokens_n)
     p.require_at_most(samples_n, rows_n)
     step = _tables(p, config, limits, tokens_n, decode)
+    rows = p.input("logit_rows", (rows_n,), "int32", [_within(0, tokens_n)])
     tokens = p.state("tokens", (limits.max_seqs, limits.max_seq_len + 1), "int32")
     embeddings = p.weight("embed_tokens", (config.vocab_size, config.hidden_size), dtype)
     x = p.call("embed", name="embed", seq=step.seq, pos=step.pos, tokens=tokens, w=embeddings)
@@ -115,11 +116,13 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool 
             norm = norms[names[i + 1]] if splits > 1 or i + 1 < config.num_layers else None  # `norm_rows` takes the last one
             x, h, squares = _wide_layer(p, layer, norm, config, limits, dtype, step, (x, h, squares), splits)
         else:
-            x = _layer(p, layer, config, limits, dtype, step, x)
+            # behind the last layer's attention only rows are wanted whose logits are; of one token each that is all of them
+            last = i + 1 == config.num_layers and not decode
+            x = _layer(p, layer, config, limits, dtype, step, x, rows if last else None)
 
     seqs, places, distinct = _within(0, limits.max_seqs), _within(0, limits.max_seq_len), Invariant("distinct")
-    rows = p.input("logit_rows", (rows_n,), "int32", [_within(0, tokens_n)])
-    h = p.call("rms_norm", name="norm_rows", x=x, w=norms["norm"], rows=rows, eps=config.rms_norm_eps)
+    chosen = None if x.shape[0] == rows_n else rows
+    h = p.call("rms_norm", name="norm_rows", x=x, w=norms["norm"], rows=chosen, eps=config.rms_norm_eps)
     tied = config.tie_word_embeddings
     head = embeddings if tied else p.weight("lm_head", (config.vocab_size, config.hidden_size), dtype)
     logits = p.output(p.call("linear", name="head", x=h, w=head, out_dtype="float32"), "logits")
@@ -184,7 +187,11 @@ def _tables(p: Program, config: ModelConfig, limits: Limits, tokens_n: Var, deco
     )
 
 
-def _layer(p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, step: _Step, x: TensorRef) -> TensorRef:
+def _layer(
+    p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, step: _Step, x: TensorRef, rows: TensorRef | None
+) -> TensorRef:
+    """A layer; with `rows`, what it makes of these tokens alone."""
+
     def weight(suffix: str, *shape: int) -> TensorRef:
         return p.weight(f"{name}.{suffix}", shape, dtype)
 
@@ -228,8 +235,8 @@ def _layer(p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, st
         )
     else:
         a = _mixed_attention(p, name, c, limits, dtype, step, qkv)
-    o = p.call("linear", name=f"{name}.o", x=a, w=weight("o_proj", c.hidden_size, c.q_rows))
-    x = p.call("add", name=f"{name}.x1", a=x, b=o)
+    o = p.call("linear", name=f"{name}.o", x=a, w=weight("o_proj", c.hidden_size, c.q_rows), rows=rows)
+    x = p.call("add", name=f"{name}.x1", a=x, b=o, rows=rows)
     h = p.call(
         "rms_norm", name=f"{name}.norm2", x=x, w=weight("post_attention_norm", c.hidden_size), eps=c.rms_norm_eps
     )

@@ -7,7 +7,7 @@
     y = silu_mul(u)               →
 
     d = linear(h, w)                       y = linear(h, w, residual=x)
-    y = add(x, d)                 →
+    y = add(x, d)                 →        (with the same `rows` in both calls or in neither)
 
 A producer is fused only when nobody else reads what it made, except norms, which every reader recomputes.
 """
@@ -67,6 +67,8 @@ def _epilogues(calls: list[OpCall], program: Program) -> list[OpCall]:
             if c.op == "silu_mul" and (lin.attrs["activation"] != "none" or "residual" in lin.operands):
                 continue
             if c.op == "add" and ("residual" in lin.operands or c.operands["a"] == c.operands["b"]):
+                continue
+            if c.op == "add" and (c.operands.get("rows") != lin.operands.get("rows") or ("rows" in c.operands and k == "a")):
                 continue
             operands = {**lin.operands, "y": c.operands["y"]}
             attrs = dict(lin.attrs)

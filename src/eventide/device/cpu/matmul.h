@@ -202,6 +202,13 @@ inline void multiply_rows(int64_t tokens, const Product<W>& p) {
       Product<W> part = p;
       part.w += W::lane_bytes * r, part.x += t * kBlock, part.out += t * p.os + r;
       part.next = next, part.next_bytes = share;
+      if constexpr (L == 8 && ahead == Ahead::other && Most == kTokens)
+        if (groups >= 8) {  // some lines each: asked for before its steps, not in every second of them
+          for (int64_t b = 0; b < share; b += 64) __builtin_prefetch(next + b);
+          micro_for<W, V, C, Ahead::nothing, X, Most>(end - t, part);
+          t = end;
+          continue;
+        }
       micro_for<W, V, C, ahead, X, Most>(end - t, part);
       t = end;
     }

@@ -1,20 +1,25 @@
-"""y = a + b, element by element; [tokens, columns]."""
+"""y = a + b, element by element; [tokens, columns]. With `rows`, row r of y is a[rows[r]] + b[r]."""
 
 from pathlib import Path
 
+from ...ir.nodes import Region, Span, Via
 from ..declaration import Op, Operand, Tiling, full, tiled
 
 
 def tile(call, target):  # type: ignore[no-untyped-def]
     rows, cols = call["y"].shape
     m = tiled("m", target.tile_tokens, rows)
-    return Tiling(axes=[m.axis], regions={k: (m.span, full(cols)) for k in ("a", "b", "y")}, attrs={"tile_m": m.tile})
+    regions: dict[str, Region] = {k: (m.span, full(cols)) for k in ("a", "b", "y")}
+    if "rows" in call:
+        regions["a"] = (Via(call["rows"].name, (), m.span.lo, m.span.hi), full(cols))
+        regions["rows"] = (Span(m.span.lo, m.span.hi),)
+    return Tiling(axes=[m.axis], regions=regions, attrs={"tile_m": m.tile})
 
 
 OP = Op(
     "add",
-    operands=[Operand("a"), Operand("b"), Operand("y", "write")],
-    outputs_of=lambda call: [(call["a"].shape, call["a"].dtype)],
+    operands=[Operand("a"), Operand("b"), Operand("rows", optional=True), Operand("y", "write")],
+    outputs_of=lambda call: [(call["b"].shape, call["a"].dtype)],
     tile=tile,
     axes=["m"],
     tile_attrs=["tile_m"],

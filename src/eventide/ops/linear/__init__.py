@@ -1,7 +1,8 @@
 """y = act(norm(x) · wᵀ + bias) + residual: a matrix product with what passes fuse around it.
 
 x [tokens, k], w [n, k], y [tokens, n] (or n/2 columns after ``silu_mul``, whose gate and up rows alternate in w).
-Prologue: with `norm_weight`, x is RMS-normalised first; with `rows`, row r of the input is x[rows[r]]. With `squares`
+Prologue: with `norm_weight`, x is RMS-normalised first; with `rows`, row r of the input is x[rows[r]], and that of the residual
+residual[rows[r]]. With `squares`
 [blocks, tokens] float32, x is half normalised already (see `linear_residual`): sums are divided by sqrt(Σ squares / k + eps).
 Accumulation is in float32, in an order that depends on k alone.
 """
@@ -35,10 +36,11 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     m = tiled("m", target.tile_tokens, call["y"].shape[0])
     cols = tiled("n", block // 2 if gated else block, call["y"].shape[1])
     w_rows = cols.scaled(2) if gated else cols.span
-    regions: dict[str, Region] = {"x": (m.span, full(k)), "w": (w_rows, full(k)), "y": (m.span, cols.span)}
+    taken = Via(call["rows"].name, (), m.span.lo, m.span.hi) if "rows" in call else m.span
+    regions: dict[str, Region] = {"x": (taken, full(k)), "w": (w_rows, full(k)), "y": (m.span, cols.span)}
     if "rows" in call:
-        regions["x"] = (Via(call["rows"].name, (), m.span.lo, m.span.hi), full(k))
-        regions["rows"] = (Span(m.span.lo, m.span.hi),)
+        regions["x"] = (taken, full(k))
+        regions["rows"] = (m.span,)
     if "norm_weight" in call:
         regions["norm_weight"] = (full(k),)
     if "squares" in call:
@@ -46,7 +48,7 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     if "bias" in call:
         regions["bias"] = (w_rows,)
     if "residual" in call:
-        regions["residual"] = (m.span, cols.span)
+        regions["residual"] = (taken, cols.span)
     return Tiling(
         axes=[m.axis, cols.axis],
         regions=regions,

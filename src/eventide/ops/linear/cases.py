@@ -11,8 +11,7 @@ def _make(tokens, n, k, *, norm=False, gather=None, bias=False, residual=False, 
         if bias:
             arrays["bias"] = normal(rng, dtype, n)
         if residual:
-            rows = tokens if gather is None else len(gather)
-            arrays["residual"] = normal(rng, dtype, rows, n // 2 if gated else n)
+            arrays["residual"] = normal(rng, dtype, tokens, n // 2 if gated else n)
         return arrays
 
     return make
@@ -40,6 +39,7 @@ CASES = [
     _case("norm", _make(4, 64, 192, norm=True), eps=1e-6),
     _case("norm, two tiles", _make(140, 64, 192, norm=True), eps=1e-6),
     _case("gathered rows", _make(20, 64, 96, norm=True, gather=[19, 0, 7]), eps=1e-6, out_dtype="float32"),
+    _case("gathered rows and residual", _make(20, 48, 96, gather=[19, 0, 7], residual=True)),
     _case("bias", _make(3, 48, 64, bias=True)),
     _case("residual", _make(3, 48, 64, residual=True)),
     _case("gated", _make(3, 96, 64, norm=True, gated=True), eps=1e-6, activation="silu_mul"),

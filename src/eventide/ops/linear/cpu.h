@@ -20,6 +20,8 @@ namespace ev::EV_ISA {
 // whether weights of 16 bits are widened once for all of five tokens or more
 constexpr bool kWiden = L == 8;
 
+constexpr int64_t kSoon = 4;  // tokens between what is asked for and what is written
+
 // where things stand in scratch
 struct LinearScratch {
   int64_t* tile;  // the m whose x is held
@@ -47,6 +49,9 @@ constexpr Tokens kStand = L == 8 ? Tokens::beside : Tokens::apart;
 inline bool linear_from_registers(const linear_args& a, int64_t tokens) {
   return a.w.layout == Layout::narrow32 && tokens <= kNarrowTokens;
 }
+
+// the row of x and of the residual that row m of y is made of
+inline int64_t linear_row(const linear_args& a, int64_t m) { return a.rows ? a.rows.as<const int32_t>()[m] : m; }
 
 // x of the tokens row[0..n), n <= L, one block of k after the other, `apart` values between the blocks
 template <class X, class Given>
@@ -85,7 +90,7 @@ inline void linear_prologue(const linear_args& a, int64_t m0, int64_t tokens, Gi
   for (int64_t g = 0, t = 0; g < groups; g++) {
     const int64_t end = (g + 1) * tokens / groups, begin = t;
     int64_t rows[L];
-    for (; t < end; t++) rows[t - begin] = a.rows ? a.rows.as<const int32_t>()[m0 + t] : m0 + t;
+    for (; t < end; t++) rows[t - begin] = linear_row(a, m0 + t);
     linear_rows<X>(a, rows, end - begin, tokens * kBlock, to + begin * kBlock);
   }
 }
@@ -141,9 +146,18 @@ inline void linear_product_narrow(const linear_args& a, const LinearScratch& s, 
   }
 }
 
+// Asks for what the epilogue of row m reads and writes from column n0 of w on: rows are far apart, each in a line of its own.
+template <class Y>
+EV_INLINE void linear_ask(const linear_args& a, int64_t m, int64_t n0) {
+  const int64_t cols = a.y.shape[1];
+  __builtin_prefetch(a.y.as<Y>() + m * cols + (a.activation == linear_activation::silu_mul ? n0 / 2 : n0), 1);
+  // of another type it is another line, which does no harm
+  if (a.residual) __builtin_prefetch(a.residual.as<const Y>() + linear_row(a, m) * cols + n0);
+}
+
 // bias, activation and residual of one token; `sums` holds 32 rows, `n` of which exist
 template <class Y>
-inline void linear_epilogue(const linear_args& a, float* sums, int64_t row, int64_t n0, int64_t n) {
+inline void linear_epilogue(const linear_args& a, float* sums, int64_t m, int64_t n0, int64_t n) {
   if (a.bias)
     with_type(a.bias.dtype, [&](auto* b) {
       const auto* bias = a.bias.as<const std::remove_pointer_t<decltype(b)>>() + n0;
@@ -160,10 +174,10 @@ inline void linear_epilogue(const linear_args& a, float* sums, int64_t row, int6
   }
   if (a.residual)
     with_type(a.residual.dtype, [&](auto* r) {
-      const auto* residual = a.residual.as<const std::remove_pointer_t<decltype(r)>>() + row * cols + n0;
+      const auto* residual = a.residual.as<const std::remove_pointer_t<decltype(r)>>() + linear_row(a, m) * cols + n0;
       for (int64_t i = 0; i < n; i += L) store(sums + i, load(sums + i) + load(residual + i, n - i));
     });
-  Y* y = a.y.as<Y>() + row * cols + n0;
+  Y* y = a.y.as<Y>() + m * cols + n0;
   for (int64_t i = 0; i < n; i += L) store(y + i, load(sums + i), n - i);
 }
 
@@ -193,8 +207,11 @@ inline void linear_task(const linear_args& a, const linear_coords& c, Scratch sc
   else if constexpr (has_dot)
     narrow ? linear_product_narrow<Dots>(a, s, c.n, tokens) : linear_product<Dots>(s, panel, k, tokens);
   with_type(a.y.dtype, [&](auto* y) {
-    for (int64_t t = 0; t < tokens; t++)
-      linear_epilogue<std::remove_pointer_t<decltype(y)>>(a, s.out + t * kRows, m0 + t, n0, n);
+    using Y = std::remove_pointer_t<decltype(y)>;
+    for (int64_t t = 0; t < tokens; t++) {
+      linear_ask<Y>(a, m0 + min_of(t + kSoon, tokens - 1), n0);
+      linear_epilogue<Y>(a, s.out + t * kRows, m0 + t, n0, n);
+    }
   });
 }
 

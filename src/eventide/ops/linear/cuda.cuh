@@ -245,8 +245,10 @@ struct linear_narrow_op {
     if constexpr (A::has_residual) {
       const int width = ev_min(PANELS, count) * COLS, t = row_of(w.tid, width), col = n * COLS + w.tid - t * width;
       settle_first = t < tokens && col < A::y_t::dim1;
-      first_at = (i64)(first + t) * A::y_t::dim1 + col;
-      if (settle_first) residual = to_float(bf16{load_2(a.residual.data + first_at)});
+      if (settle_first) {
+        first_at = source_row(a, first + t) * A::y_t::dim1 + col;
+        residual = to_float(bf16{load_2(a.residual.data + first_at)});
+      }
     }
     if constexpr (STAGED) stage(a, w, first, tokens);
     else if constexpr (A::x_t::polled) await(a, w, first, tokens);
@@ -306,9 +308,9 @@ struct linear_narrow_op {
         v = total(part, panel, t, c) * s;
         if constexpr (A::has_bias) v += to_float(a.bias.data[col]);
       }
-      const i64 at = (i64)(first + t) * A::y_t::dim1 + col;
-      if constexpr (A::has_residual) v += ahead && i == w.tid ? residual : to_float(load_residual(a, w, at));
-      put(a.y.data + at, v);
+      if constexpr (A::has_residual)
+        v += ahead && i == w.tid ? residual : to_float(load_residual(a, w, source_row(a, first + t) * A::y_t::dim1 + col));
+      put(a.y.data + (i64)(first + t) * A::y_t::dim1 + col, v);
     }
   }
 };
