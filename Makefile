@@ -3,8 +3,9 @@
 #   make run     installs Eventide into .venv and lets the bundled model tell a story
 #   make test    installs what the tests need as well, and runs every check
 #
-# others: make check (lint, types, layers) · make package (sdist and wheel, installed into a clean environment)
-#         make bench (speed beside other programs) · make clean
+# others: make check (lint, types, layers) · make sanitize (the C++ workers under ThreadSanitizer and AddressSanitizer)
+#         make package (sdist and wheel, installed into a clean environment) · make bench (speed beside other programs) · make clean
+# COVERAGE counts lines as well, which takes a third longer, and fails below so many per cent: make test COVERAGE=85
 # PYTEST_ARGS go to pytest: make test PYTEST_ARGS='-n 0 -x'
 
 PYTHON ?= python3
@@ -15,11 +16,17 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # where it is set, every process of the tests would compile torch's Python again: 3 seconds
 unexport PYTHONDONTWRITEBYTECODE
+# a test for each core: threads of NumPy's and torch's would take them from each other, and starting them is half of NumPy's import
+export OPENBLAS_NUM_THREADS := 1
+export OMP_NUM_THREADS := 1
 
 # the extension is built again when any of these changes; Python files are used where they stand
 NATIVE := pyproject.toml $(shell find native src/eventide/device src/eventide/ops -type f -not -path '*/__pycache__/*' 2>/dev/null)
 
-.PHONY: run test check package build bench clean
+SANITIZED := tests/backends/test_sanitizers.py
+COUNTED := $(if $(COVERAGE),--cov=src/eventide --cov-report=term --cov-fail-under=$(COVERAGE))
+
+.PHONY: run test check sanitize package build bench clean
 
 run: $(VENV)/installed
 	@$(BIN)/eventide generate eventide-tiny "Once upon a time" --max-new-tokens 120 --seed 3
@@ -28,12 +35,15 @@ run: $(VENV)/installed
 test: $(VENV)/tested
 	$(BIN)/ruff check .
 	@$(BIN)/mypy & types=$$!; \
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --cov=src/eventide --cov-report=term --cov-fail-under=85 --durations=15 --timeout=900 $(PYTEST_ARGS); tests=$$?; \
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --ignore=$(SANITIZED) $(COUNTED) --durations=15 --timeout=900 $(PYTEST_ARGS); tests=$$?; \
 	wait $$types && exit $$tests
 
 check: $(VENV)/tested
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+sanitize: $(VENV)/tested
+	$(BIN)/python -m pytest -q $(SANITIZED) --timeout=600
 
 package: $(VENV)/tested
 	$(BIN)/python -m pytest -q tests/package --package --timeout=600

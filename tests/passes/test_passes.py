@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from eventide.errors import ProgramError, UsageError
-from eventide.ir.expr import bounds, product
-from eventide.ir.nodes import Plan
+from eventide.ir.expr import bounds, product, wrap
+from eventide.ir.nodes import Invariant, Plan
 from eventide.ir.ordering import Ordering
 from eventide.ops.program import Program, TensorRef
 from eventide.passes.coarsen import coarsen
@@ -56,6 +56,31 @@ def test_fuse_leaves_what_others_read() -> None:
     extra = p.call("silu_mul", name="again", x=ref(p, "gate_up"))
     p.output(extra, "z")
     assert [c.name for c in fuse(p).calls] == ["gate_up", "act", "down", "again"]
+
+
+@pytest.mark.parametrize(("of_product", "of_sum", "order", "fused"), [
+    (True, True, "ab", True), (True, True, "ba", False), (True, False, "ab", False), (False, True, "ab", False),
+])  # fmt: skip
+def test_fuse_takes_the_residual_by_the_products_rows(of_product: bool, of_sum: bool, order: str, fused: bool) -> None:
+    p = Program("p")
+    t = p.symbol("num_tokens", 1, 9)
+    # as many rows as tokens, so that sizes fit whoever takes rows
+    rows = p.input("rows", (t,), "int32", [Invariant("within", wrap(0), wrap(t))])
+    x, h = p.input("x", (t, 16), "float32"), p.input("h", (t, 8), "float32")
+    d = p.call("linear", name="down", x=h, w=p.weight("w", (16, 8), "float32"), rows=rows if of_product else None)
+    p.output(p.call("add", name="sum", **dict(zip(order, (x, d))), rows=rows if of_sum else None), "y")
+    calls = fuse(p).calls
+    assert len(calls) == (1 if fused else 2)
+    if fused:
+        assert calls[0].operands == {"x": "h", "w": "w", "rows": "rows", "residual": "x", "y": "y"}
+
+
+def test_the_last_layer_computes_what_has_logits() -> None:
+    """Attention's keys and values need every token, what comes after them only those that are asked for."""
+    plan = compile_plan(decoder(2), SMALL_CPU)
+    tokens = {t.name: str(t.shape[0]) for t in plan.tensors.values() if t.role == "scratch"}
+    assert tokens["layers.0.x2"] == tokens["layers.1.attn"] == "num_tokens"
+    assert tokens["layers.1.x1"] == tokens["layers.1.act"] == tokens["layers.1.x2"] == "num_rows"
 
 
 def ref(p: Program, name: str) -> TensorRef:

@@ -64,6 +64,10 @@ def _within(lo: int, hi: int | Var) -> Invariant:
     return Invariant("within", Sum(lo), wrap(hi))
 
 
+# In steps of so few tokens most logits are wanted, and a last layer that computes no others would only be more code.
+_FEW = 8
+
+
 @dataclass(frozen=True)
 class _Step:
     """The tables that every layer uses."""
@@ -116,8 +120,7 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool 
             norm = norms[names[i + 1]] if splits > 1 or i + 1 < config.num_layers else None  # `norm_rows` takes the last one
             x, h, squares = _wide_layer(p, layer, norm, config, limits, dtype, step, (x, h, squares), splits)
         else:
-            # behind the last layer's attention only rows are wanted whose logits are; of one token each that is all of them
-            last = i + 1 == config.num_layers and not decode
+            last = i + 1 == config.num_layers and limits.max_tokens > _FEW and not decode
             x = _layer(p, layer, config, limits, dtype, step, x, rows if last else None)
 
     seqs, places, distinct = _within(0, limits.max_seqs), _within(0, limits.max_seq_len), Invariant("distinct")
@@ -190,7 +193,7 @@ def _tables(p: Program, config: ModelConfig, limits: Limits, tokens_n: Var, deco
 def _layer(
     p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, step: _Step, x: TensorRef, rows: TensorRef | None
 ) -> TensorRef:
-    """A layer; with `rows`, what it makes of these tokens alone."""
+    """A layer; with `rows`, its output for these tokens alone."""
 
     def weight(suffix: str, *shape: int) -> TensorRef:
         return p.weight(f"{name}.{suffix}", shape, dtype)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...errors import ProgramError
 from ...ir.expr import as_int
-from ...ir.nodes import Region, Span, Via
+from ...ir.nodes import Region, Via
 from ..declaration import Attr, Call, Op, Operand, Tiling, full, tiled
 
 
