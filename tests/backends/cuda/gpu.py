@@ -114,11 +114,11 @@ def clear_caches(kernel: CudaKernel) -> None:
 
 
 def prompt_steps(prompts: list[np.ndarray], limits: Limits = LIMITS) -> list[Step]:
-    """All prompts, in steps of at most 8 tokens; the last tokens draw."""
-    steps = []
+    """All prompts, in steps of as many tokens as there may be; the last tokens draw."""
+    steps, most = [], limits.max_tokens
     for seq, prompt in enumerate(prompts):
-        for start in range(0, len(prompt), 8):
-            count = min(8, len(prompt) - start)
+        for start in range(0, len(prompt), most):
+            count = min(most, len(prompt) - start)
             last = start + count == len(prompt)
             steps.append(make_step(limits, [Chunk(seq, start, count, rows="last" if last else "none", sample=last)], 1))
     return steps

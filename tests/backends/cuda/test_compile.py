@@ -40,7 +40,7 @@ from eventide.passes.memory import place
 from eventide.passes.pipeline import compile_plan
 from eventide.passes.tile import tile
 from eventide.schedule import schedule
-from tests.backends.cuda.gpu import SHAPES, config, plan_of, plan_of_one
+from tests.backends.cuda.gpu import LIMITS, SHAPES, config, plan_of, plan_of_one
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="compiling for a GPU needs cuda-bindings; install the extra 'cuda'")
 GOLDEN = Path(__file__).parent / "golden" / "tiny_decoder.cu"
@@ -92,9 +92,11 @@ PLANS["qwen2 mixed per_op"] = (partial(plan_of, schedule="per_op"), config(**SHA
 PLANS["qwen2 one"] = (plan_of_one, config(**SHAPES["qwen2"]))
 PLANS["long one"] = (plan_of_one, config(**SHAPES["long"]))
 PLANS["qwen2 mixed"] = (plan_of, config(**SHAPES["qwen2"]))
+PLANS["qwen2 mixed, 16 tokens"] = (plan_of, config(**SHAPES["qwen2"]), replace(LIMITS, max_tokens=16))
 # beside the others' operators the draw stands in kernels of each kind for the largest model, and in one of an odd vocabulary;
 # for every vocabulary in a kernel of its own (per_op)
-UNSAMPLED = {"Qwen3-8B 16 tokens", "Qwen3-0.6B decode", "Llama-3.2-1B decode", "Llama-3.2-1B mixed", "long one", "qwen2 mixed"}
+UNSAMPLED = {"Qwen3-8B 16 tokens", "Qwen3-0.6B decode", "Llama-3.2-1B decode", "Llama-3.2-1B mixed", "long one"}
+UNSAMPLED |= {"qwen2 mixed", "qwen2 mixed, 16 tokens"}
 
 
 @pytest.fixture(scope="module")

@@ -51,15 +51,19 @@ def same(a: list[dict[str, np.ndarray]], b: list[dict[str, np.ndarray]]) -> bool
     return len(a) == len(b) and all(np.array_equal(x[n], y[n]) for x, y in zip(a, b) for n in x)
 
 
-@pytest.mark.parametrize("shape, tile", [*((shape, 8) for shape in SHAPES), ("qwen3", 4), ("qwen2", 4), ("long", 4), ("narrow", 3)])
-def test_models_teacher_forced(shape: str, tile: int) -> None:
-    """Prompts in steps of 8 tokens, then three sequences with a token each in the kernel for up to `tile`."""
-    c = config(**SHAPES[shape])
-    mixed = open_kernel(plan_of(c), c)
+FEW = [("qwen3", 4), ("qwen2", 4), ("long", 4), ("narrow", 3)]
+MODELS = [*((shape, 8, 8) for shape in SHAPES), *((shape, tile, 8) for shape, tile in FEW), ("qwen2", 8, 16)]
+
+
+@pytest.mark.parametrize("shape, tile, most", MODELS)
+def test_models_teacher_forced(shape: str, tile: int, most: int) -> None:
+    """Prompts in steps of `most` tokens, then three sequences with a token each in the kernel for up to `tile`."""
+    c, limits = config(**SHAPES[shape]), replace(LIMITS, max_tokens=most)
+    mixed = open_kernel(plan_of(c, limits), c)
     decode = open_kernel(plan_of(c, decode=True, tile=tile), c, memory=mixed.memory)
     prompts = prompts_of((5, 19, 3))
     write_tokens(mixed, prompts)
-    read, more = prompt_steps(prompts), decode_steps([5, 19, 3], 12, splits=4)
+    read, more = prompt_steps(prompts, limits), decode_steps([5, 19, 3], 12, splits=4)
     # one step a launch, so that all logits can be compared
     got = [mixed.run([s])[0] for s in read] + [decode.run([s])[0] for s in more]
     tokens = mixed.read_state("tokens")
