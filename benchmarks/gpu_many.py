@@ -74,7 +74,7 @@ def size_of(args: argparse.Namespace, config: ModelConfig, tokens: int) -> Size:
         return Size(tokens, tokens, decode=True)
     if tokens > MAX_SEQS:
         return Size(tokens, args.step, splits=args.prompt_splits, queries=PROMPT_QUERIES)
-    return Size(tokens, tokens, splits=args.splits or slabs(config, tokens), queries=queries_of(config))
+    return Size(tokens, tokens, decode=args.alone, splits=args.splits or slabs(config, tokens), queries=queries_of(config))
 
 
 def plan_of(args: argparse.Namespace, tokens: int) -> tuple[Plan, ModelConfig, Limits, Size]:
@@ -104,7 +104,7 @@ def measure(args: argparse.Namespace, tokens: int) -> dict[str, object]:
         if tracer and prompts:
             found[f"phases of a prompt of {length}"] = phases(tracer, prompt[:1])
     for n in (n for n in args.batches if n <= seqs):
-        cut = max(1, kernel.workers // (n * config.num_kv_heads)) if size.decode else 0  # of the past, as in the engine
+        cut = max(1, kernel.workers // (n * config.num_kv_heads)) if tokens <= TILE else 0  # of the past, as in the engine
         each = ([Chunk(s, args.context + i, 1) for s in range(n)] for i in range(STEPS))
         steps = [make_step(limits, chunks, size.queries, splits=cut) for chunks in each]
         found[f"batch {n}"] = milliseconds(kernel, steps, args.rounds) / STEPS
@@ -132,6 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--context", type=int, default=512)
     p.add_argument("--splits", type=int, help="slabs of k at most, if not as in the engine; 1: slim products")
     p.add_argument("--prompt-splits", type=int, default=PROMPT_SLABS, help="the same for more than 64 tokens a task; 2 or more")
+    p.add_argument("--alone", action="store_true", help="kernels for batches that take one token of each sequence only")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--tight", action="store_true")
     p.add_argument("--phases", action="store_true", help="and where a step's time goes")

@@ -31,6 +31,12 @@ def small(**changes: Any) -> ModelConfig:
     return config(**{**sizes, **changes})
 
 
+def empty_states(c: ModelConfig) -> dict[str, np.ndarray]:
+    shape = (c.num_kv_heads, LIMITS.slots, c.head_dim)
+    caches = {f"layers.{i}.{kind}_cache": np.zeros(shape, ml_dtypes.bfloat16) for i in range(c.num_layers) for kind in "kv"}
+    return {"tokens": np.zeros((3, 49), np.int32), **caches}
+
+
 QWEN2: dict[str, Any] = {"qk_norm": False, "qkv_bias": True, "tie_word_embeddings": False}
 PROMPTS: dict[str, Any] = {"num_heads": 16, "num_kv_heads": 4}  # as the kernel for prompts, whose slabs wait for all of their input
 
@@ -52,17 +58,41 @@ def test_the_same_logits(changes: dict[str, Any], tokens: int, splits: int, grid
     found = Counter(g.op for g in plan.grids)
     assert {op: found[op] for op in ("linear_part", "linear_residual", "half_norm") if op in found} == grids
     w = weights(plan, c, LIMITS)
-    states = {"tokens": np.zeros((3, 49), np.int32)}
+    states = empty_states(c)
     states["tokens"][1, :11] = np.random.default_rng(0).integers(0, 64, 11)
-    for i in range(c.num_layers):
-        for kind in "kv":
-            states[f"layers.{i}.{kind}_cache"] = np.zeros((c.num_kv_heads, LIMITS.slots, c.head_dim), ml_dtypes.bfloat16)
     kernel = Interpreter(plan, w, states)
     for chunk in (Chunk(1, 0, 9, rows="all", sample=False), Chunk(1, 9, 2, rows="all", sample=False)):
         step = make_step(LIMITS, [chunk], 4)
         got = kernel.run(step.symbols, step.inputs, Random(1))["logits"]
         want = reference(c, plan, states["tokens"][1, :11].tolist())[chunk.start : chunk.start + chunk.count]
         assert 1e-5 < np.linalg.norm(got - want) / np.linalg.norm(want) < 0.02
+
+
+@pytest.mark.parametrize("changes", [{}, QWEN2], ids=["qwen3", "qwen2"])
+def test_tokens_alone_of_their_sequences(changes: dict[str, Any]) -> None:
+    """Three sequences, one of them without a past, with a token each in one step, and another step."""
+    c = small(**changes)
+    made_for = replace(target.h200(tile_tokens=16), num_workers=7)
+    limits = replace(LIMITS, max_tokens=3, max_rows=3)
+    plan = compile_plan(build_decoder(c, limits, "bfloat16", decode=True, splits=4), made_for)
+    assert {"attention_append"} == {g.op for g in plan.grids if g.op.startswith(("rope", "attention"))}
+    mixed = compile_plan(build_decoder(c, LIMITS, "bfloat16", splits=4), made_for)
+    w, states = weights(plan, c, LIMITS), empty_states(c)
+    rng, starts = np.random.default_rng(0), (5, 0, 16)
+    states["tokens"][:, :20] = rng.integers(0, 64, (3, 20))
+    read, kernel = Interpreter(mixed, w, states), Interpreter(plan, w, states)
+    for seq, start in enumerate(starts):
+        if start:
+            step = make_step(LIMITS, [Chunk(seq, 0, start, rows="none", sample=False)], 4)
+            read.run(step.symbols, step.inputs, Random(1))
+    names = {t.name for t in plan.tensors.values() if t.role == "input"}
+    for ahead in range(2):
+        step = make_step(limits, [Chunk(s, start + ahead, 1, sample=False) for s, start in enumerate(starts)], 1)
+        symbols = {name: n for name, n in step.symbols.items() if name in plan.symbols}
+        got = kernel.run(symbols, {name: a for name, a in step.inputs.items() if name in names}, Random(ahead))["logits"]
+        for s, start in enumerate(starts):
+            want = reference(c, plan, states["tokens"][s, : start + ahead + 1].tolist())[-1]
+            assert 1e-5 < np.linalg.norm(got[s] - want) / np.linalg.norm(want) < 0.02
 
 
 def test_how_many_slabs() -> None:
@@ -84,8 +114,6 @@ def test_how_wide_blocks_are() -> None:
 
 
 def test_slabs_that_cannot_be() -> None:
-    with pytest.raises(ProgramError, match="either decode=True or splits, not both"):
-        build_decoder(small(), LIMITS, "bfloat16", decode=True, splits=2)
     for splits in (0, 3):
         p = Program("p")
         x, w = p.input("x", (p.symbol("num_tokens", 1, 16), 1024), "bfloat16"), p.weight("w", (8, 1024), "bfloat16")

@@ -1,9 +1,10 @@
 """The GPU behind the engine: a few kernels over one copy of weights and states, none of them made for a shape.
 
-    decode    steps in which a sequence has one token, attention split over the past as it grows; all the steps that are asked
-              for are one launch, and tokens come out of it while it runs. For one sequence, and for up to 8, or 4 where
-              products of 16 tokens are slim
-    mixed     steps of up to 8, 16, 32, 64 or 2,048 tokens of any sequences: prompts, beside others that generate, larger batches
+    decode    steps in which a sequence has one token; all the steps that are asked for are one launch, and tokens come out of it
+              while it runs. For one sequence, and for up to 8, or 4 where products of 16 tokens are slim, attention split over the
+              past as it grows; and for up to 16, 32 or 64
+    mixed     steps of up to 8, 64 or 2,048 tokens of any sequences: prompts, beside others that generate, larger batches; and of up
+              to 16 and 32, where the model's heads don't fit the larger kernels of the other kind
 
 `sizes_for` lists them, see `engine.sizes`. A step goes to the smallest kernel that holds it, or in parts to the widest; steps in
 which more sequences have one token each than the decode kernels hold go to the smallest wide one. Those that a model's shape
@@ -324,9 +325,11 @@ class CudaRunner:
         if kernel is None:
             kernel = self._batch_kernel(len(chunks))[1]
         else:
-            inputs |= _splits(kernel, self.limits, inputs["pos"])
-            symbols["num_splits"] = inputs["split_begin"].shape[1]
-            stacked = stacked - {"slot"} | {"split_begin", "split_end"}
+            tables = _splits(kernel, self.limits, inputs["pos"])
+            stacked = stacked - {"slot"} | tables.keys()
+            inputs |= tables
+            if tables:
+                symbols["num_splits"] = tables["split_begin"].shape[1]
         packed = kernel.packer.loop(symbols, inputs, num_steps, frozenset(stacked))
         self._make_way(kernel)
         names = {*keep, "next_token"}
@@ -389,11 +392,11 @@ class CudaRunner:
         if kernel is None:
             size, mixed = self._batch_kernel(tokens) if one_each else self._mixed_kernel(tokens)
             return mixed.plan, split_step(step, size.most, size.queries)
+        plan = kernel.plan
         tables = _splits(kernel, self.limits, step.inputs["pos"][None])
         inputs = {**step.inputs, **{name: table[0] for name, table in tables.items()}}
-        plan = kernel.plan
         names = {t.name for t in plan.tensors.values() if t.role == "input"}
-        symbols = {**step.symbols, "num_splits": len(inputs["split_begin"])}
+        symbols = {**step.symbols, **({"num_splits": len(inputs["split_begin"])} if tables else {})}
         kept = {name: value for name, value in symbols.items() if name in plan.symbols}
         return plan, [Step(kept, {name: inputs[name] for name in names})]
 
@@ -448,7 +451,10 @@ def _kv_heads(plan: Any) -> int:
 
 def _splits(kernel: CudaKernel, limits: Limits, pos: Array) -> dict[str, Array]:
     """Where a decode program cuts the past in each step, `pos` being [steps, tokens]: into as many parts as keep the workers
-    busy, and parts that are short enough for one long sequence among many not to be what the others wait for."""
+    busy, and parts that are short enough for one long sequence among many not to be what the others wait for. None, where a task
+    has all of it."""
+    if "num_splits" not in kernel.plan.symbols:
+        return {}
     tasks = pos.shape[1] * _kv_heads(kernel.plan)
     busy = kernel.workers // (2 * tasks if pos.shape[1] == 1 else tasks)
     most = kernel.plan.symbols["num_splits"][1]

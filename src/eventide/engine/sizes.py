@@ -1,8 +1,9 @@
 """Which kernels a GPU has for a model: sizes of steps, and how each kernel takes its tokens.
 
-    Size(1, 1, decode=True)            one sequence that has one token
-    Size(16, 16, splits=1, queries=4)  up to 16 tokens of any sequences, 16 a product's task, 4 an attention task; products slim
-    Size(256, 2048, splits=2, ...)     prompts
+    Size(1, 1, decode=True)              one sequence that has one token
+    Size(16, 16, decode=True, splits=1)  up to 16 sequences of one token each, products slim
+    Size(64, 64, splits=4, queries=4)    up to 64 tokens of any sequences, 64 a product's task, 4 an attention task
+    Size(256, 2048, splits=2, ...)       prompts
 
 `sizes_for` lists them for a model and a number of sequences. `target_of` and `limits_of` say what their plans are compiled with;
 benchmarks/gpu_many.py, which has limits of its own, takes sizes and targets from here.
@@ -17,7 +18,7 @@ from ..models.decoder import Limits
 from ..models.registry import ModelFamily, family_of
 from ..target import Target
 
-__all__ = ["PROMPT", "PROMPT_QUERIES", "PROMPT_ROWS", "PROMPT_SLABS", "TILE", "Size", "queries_of", "sizes_for", "slabs"]
+__all__ = ["PROMPT", "PROMPT_QUERIES", "PROMPT_ROWS", "PROMPT_SLABS", "TILE", "Size", "appends", "queries_of", "sizes_for", "slabs"]
 
 TILE = 8  # tokens of the narrow kernels
 FEW = 4  # sequences up to which a narrow one decodes faster, where that of 16 tokens is slim
@@ -57,6 +58,9 @@ def sizes_for(c: ModelConfig, seqs: int) -> list[Size]:
     decode = [Size(1, 1, decode=True)] + ([Size(few, min(few, seqs), decode=True)] if seqs > 1 else [])
     # fewer tokens are a batch; prompts go through the widest
     wide = [w for w in WIDE if w == WIDE[-1] or seqs > (few if w == WIDE[0] else w // 2)]
+    if appends(c):
+        decode += [Size(w, min(w, seqs), decode=True, splits=slabs(c, w)) for w in wide if seqs > max(few, w // 2)]
+        wide = wide[-1:]
     most = PROMPT if seqs <= WIDE[-1] else BATCH_PROMPT
     prompts = Size(PROMPT_TILE, most, splits=PROMPT_SLABS, queries=PROMPT_QUERIES)
     return [*decode, Size(TILE, TILE), *(Size(w, w, splits=slabs(c, w), queries=queries_of(c)) for w in wide), prompts]
@@ -66,6 +70,11 @@ def slabs(c: ModelConfig, tokens: int) -> int:
     """Into how many slabs a kernel for batches of so many tokens cuts its k at most; 1: its products are slim."""
     whole = all(k % 128 == 0 for k in (c.hidden_size, c.q_rows, c.intermediate_size))  # as device/cuda/slim.cuh needs it
     return 1 if tokens <= SLIM_TOKENS and c.hidden_size >= SLIM_HIDDEN and whole else SLABS
+
+
+def appends(c: ModelConfig) -> bool:
+    """Whether batches of sequences with one token each have kernels of their own, as ops/attention_append needs it."""
+    return c.head_dim % 32 == 0 and c.num_heads // c.num_kv_heads <= 7
 
 
 def queries_of(c: ModelConfig) -> int:

@@ -20,7 +20,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import ProgramError
 from ..ir.expr import Sum, Var, wrap
 from ..ir.nodes import Invariant
 from ..ops.linear_part import most_splits
@@ -92,16 +91,16 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool 
 
     With `splits` > 0, the program of steps of many tokens on a GPU. With 1 both outputs to the residual end in half of the next
     norm, see the operator `linear_residual`; with more they are cut into at most so many slabs of k, see `linear_part`.
+
+    With both, the program of steps of one token each of many sequences: a task has the whole past, see `attention_append`.
     """
-    if decode and splits:
-        raise ProgramError("a decode program has few tokens a step: give either decode=True or splits, not both")
     p = Program(config.architecture)
     tokens_n = p.symbol("num_tokens", 1, min(limits.max_tokens, limits.max_seqs) if decode else limits.max_tokens)
     rows_n = p.symbol("num_rows", 0, min(limits.max_rows, limits.max_tokens))
     samples_n = p.symbol("num_samples", 0, min(limits.max_rows, limits.max_seqs))
     p.require_at_most(rows_n, tokens_n)
     p.require_at_most(samples_n, rows_n)
-    step = _tables(p, config, limits, tokens_n, decode)
+    step = _tables(p, config, limits, tokens_n, decode, cut=not splits)
     rows = p.input("logit_rows", (rows_n,), "int32", [_within(0, tokens_n)])
     tokens = p.state("tokens", (limits.max_seqs, limits.max_seq_len + 1), "int32")
     embeddings = p.weight("embed_tokens", (config.vocab_size, config.hidden_size), dtype)
@@ -151,7 +150,7 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool 
     return p
 
 
-def _tables(p: Program, config: ModelConfig, limits: Limits, tokens_n: Var, decode: bool) -> _Step:
+def _tables(p: Program, config: ModelConfig, limits: Limits, tokens_n: Var, decode: bool, cut: bool) -> _Step:
     seqs, distinct = _within(0, limits.max_seqs), Invariant("distinct")
     pages = (limits.max_seqs, limits.pages_per_seq)
     one_each = [distinct] if decode else []
@@ -169,6 +168,8 @@ def _tables(p: Program, config: ModelConfig, limits: Limits, tokens_n: Var, deco
         block_table=p.input("block_table", pages, "int32", [_within(0, limits.pages), *own_page]),
         rope=p.weight("rope", (limits.max_seq_len, config.head_dim), "float32"),
     )
+    if decode and not cut:
+        return step
     if decode:
         # more than one part a worker would only cost memory
         splits_n = p.symbol("num_splits", 1, min(limits.max_splits, -(-WORKERS // config.num_kv_heads)))
@@ -322,8 +323,27 @@ def _sizes(c: ModelConfig) -> dict[str, Any]:
 def _mixed_attention(
     p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, step: _Step, qkv: TensorRef
 ) -> TensorRef:
-    """Rotation, append and attention of tokens of any sequences."""
+    """Rotation, append and attention of tokens of any sequences, or of one of each."""
     heads, k_cache, v_cache = _heads(p, name, c, limits, dtype)
+    if step.decode:
+        own: TensorRef = p.call(
+            "attention_append",
+            name=f"{name}.attn",
+            q_in=qkv,
+            k_in=qkv,
+            v_in=qkv,
+            seq=step.seq,
+            pos=step.pos,
+            block_table=step.block_table,
+            rope=step.rope,
+            k_past=k_cache,
+            v_past=v_cache,
+            k_new=k_cache,
+            v_new=v_cache,
+            page_size=limits.page_size,
+            **heads,
+        )
+        return own
     q = p.call(
         "rope_append",
         name=f"{name}.rope",

@@ -66,11 +66,11 @@ def whole(name: str, entry: str) -> Plan:
     return compile_plan(program, target.h200(tile_tokens=1), schedule, verify=False)
 
 
-def many(name: str, tokens: int, tight: bool) -> Plan:
-    """Steps of up to `tokens` tokens, as the engine's kernels for batches."""
+def many(name: str, tokens: int, tight: bool, decode: bool = False) -> Plan:
+    """Steps of up to `tokens` tokens, as the engine's kernels for batches; `decode`: of one token each of as many sequences."""
     limits = replace(BIG, max_tokens=tokens, max_rows=tokens, max_seqs=tokens)
     splits = slabs(MODELS[name], tokens)
-    program = build_decoder(MODELS[name], limits, "bfloat16", splits=splits)
+    program = build_decoder(MODELS[name], limits, "bfloat16", decode=decode, splits=splits)
     return compile_plan(program, replace(target.h200(tile_tokens=tokens, tight=tight), slim=splits == 1), verify=False)
 
 
@@ -85,6 +85,7 @@ def unsampled(plan: Plan) -> Plan:
 
 # the longest first; the smallest model's kernel of mixed steps is the largest's but for the numbers
 PLANS: dict[str, Any] = {f"Qwen3-8B {tokens} tokens": (many, "Qwen3-8B", tokens, True) for tokens in (64, 16)}
+PLANS["Qwen3-0.6B 16 sequences"] = (many, "Qwen3-0.6B", 16, True, True)
 PLANS |= {f"{name} decode": (whole, name, "decode") for name in MODELS}
 PLANS |= {f"{name} mixed": (whole, name, "mixed") for name in ("Llama-3.2-1B", "Qwen3-8B")}
 PLANS |= {f"{name} per_op": (whole, name, "per_op") for name in ("Llama-3.2-1B", "Qwen3-8B")}
@@ -95,8 +96,8 @@ PLANS["qwen2 mixed"] = (plan_of, config(**SHAPES["qwen2"]))
 PLANS["qwen2 mixed, 16 tokens"] = (plan_of, config(**SHAPES["qwen2"]), replace(LIMITS, max_tokens=16))
 # beside the others' operators the draw stands in kernels of each kind for the largest model, and in one of an odd vocabulary;
 # for every vocabulary in a kernel of its own (per_op)
-UNSAMPLED = {"Qwen3-8B 16 tokens", "Qwen3-0.6B decode", "Llama-3.2-1B decode", "Llama-3.2-1B mixed", "long one"}
-UNSAMPLED |= {"qwen2 mixed", "qwen2 mixed, 16 tokens"}
+UNSAMPLED = {"Qwen3-8B 16 tokens", "Qwen3-0.6B 16 sequences", "Qwen3-0.6B decode", "Llama-3.2-1B decode"}
+UNSAMPLED |= {"Llama-3.2-1B mixed", "long one", "qwen2 mixed", "qwen2 mixed, 16 tokens"}
 
 
 @pytest.fixture(scope="module")

@@ -73,6 +73,8 @@ def test_models_teacher_forced(shape: str, tile: int, most: int) -> None:
 
 
 PASTS = (700, 5, 127, 1, 256, 257, 128, 130)  # around the spans of 128 positions that attention walks
+ALONE = {"wide heads": {"head_dim": 256, "num_heads": 4}, "odd": {"head_dim": 32, "num_heads": 28, "num_kv_heads": 7}}
+OF_ONE_EACH = [(16, 4, "qwen3"), (16, 1, "llama"), (64, 4, "qwen2"), (64, 4, "wide heads"), (32, 4, "odd")]
 OF_PASTS = [(8, 1, "qwen3"), (8, 2, "llama"), (4, 5, "qwen2"), (1, 1, "qwen3"), (1, 3, "qwen3")]
 
 
@@ -95,6 +97,39 @@ def test_pasts_of_several_spans(tile: int, splits: int, shape: str) -> None:
     want = [reference(c, mixed.plan, tokens[s, : len(p) + 4].tolist()) for s, p in enumerate(prompts)]
     print(f"{shape}, tile {tile}: relative error of the logits {largest_error(more, got, want):.4f}")
     assert same(got, [decode.run([s])[0] for s in more])
+
+
+@pytest.mark.parametrize("tile, splits, shape", OF_ONE_EACH)
+def test_tokens_alone_of_their_sequences(tile: int, splits: int, shape: str) -> None:
+    """In a kernel that rotates, appends and attends to the whole past in one operator; workers delayed, the same bits."""
+    c = config(**{**ALONE.get(shape, {}), **SHAPES.get(shape, {})})
+    limits = replace(LIMITS, max_seqs=len(PASTS), max_rows=len(PASTS), max_seq_len=768)
+    mixed = open_kernel(plan_of(c, limits), c)
+    held = replace(limits, max_tokens=tile)
+    plan = plan_of(c, held, decode=True, tile=tile, splits=splits)
+    decode = open_kernel(plan, c, memory=mixed.memory)
+    prompts = prompts_of(PASTS, vocab=c.vocab_size)
+    write_tokens(mixed, prompts, limits)
+    mixed.run(prompt_steps(prompts, limits))
+    tokens = mixed.read_state("tokens")
+    caches = {t.name: mixed.read_state(t.name) for t in plan.tensors.values() if t.name.endswith("_cache")}
+    groups = [range(len(PASTS)), (6, 1, 3), range(len(PASTS))]  # a sequence that stops meanwhile, and goes on
+    ahead, steps = [0] * len(PASTS), []
+    for some in groups:
+        steps.append(make_step(held, [Chunk(s, PASTS[s] + ahead[s], 1) for s in some], 1))
+        ahead = [n + (s in some) for s, n in enumerate(ahead)]
+    got = [decode.run([s])[0] for s in steps]
+    history = mixed.read_state("tokens")
+    want = [reference(c, mixed.plan, history[s, : len(p) + 4].tolist()) for s, p in enumerate(prompts)]
+    print(f"{shape}, tile {tile}: relative error of the logits {largest_error(steps, got, want):.4f}")
+    written = {name: mixed.read_state(name) for name in caches}
+    for kernel in (decode, open_kernel(plan, c, memory=mixed.memory, delay_ns=DELAY)):
+        mixed.write_state("tokens", tokens)
+        for name, cache in caches.items():
+            mixed.write_state(name, cache)
+        kernel.poison()
+        assert same(got, [kernel.run([s])[0] for s in steps])
+        assert all(np.array_equal(mixed.read_state(name), cache) for name, cache in written.items())
 
 
 def largest_error(steps: list[Step], got: list[dict[str, np.ndarray]], want: list[np.ndarray]) -> float:

@@ -34,7 +34,9 @@ from .wgmma import wgmma_source
 
 DEVICE = Path(__file__).parents[2] / "device" / "cuda"
 # before the operators' code
-RUNTIME = ("ptx.cuh", "runtime.cuh", "weights.cuh", "tiles.cuh", "fragments.cuh", "warps.cuh", "wide.cuh", "slim.cuh")
+RUNTIME = (
+    "ptx.cuh", "runtime.cuh", "weights.cuh", "tiles.cuh", "fragments.cuh", "warps.cuh", "wide.cuh", "slim.cuh", "attention.cuh",
+)  # fmt: skip
 C_TYPES = {"float32": "float", "bfloat16": "bf16", "int32": "int", "int64": "i64"}
 LAYOUTS = {"plain": "PLAIN", PANEL: "PANEL8", TIGHT: "TIGHT8", TILES: "TILED"}
 
