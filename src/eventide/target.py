@@ -7,6 +7,7 @@ from dataclasses import dataclass
 WORKERS = 132  # multiprocessors of the largest GPU
 TILES = "tiles.cuda"  # the layout of activations that wide products of a GPU read, see device/cuda/tiles.cuh
 WIDE_ROWS = 64  # rows of a weight that one task of theirs takes
+HALF_ROWS = 32  # or half as many, of slabs with 16 tokens, where most workers would have none else
 SLIM_ROWS = 16  # or fewer, of slim ones (device/cuda/slim.cuh)
 SLIM_MOST = 256  # rows of a worker up to which products are slim: their input comes once for every 64, or 32 with 32 tokens
 
@@ -43,10 +44,13 @@ class Target:
         """Whether matrix products take many tokens a task (device/cuda/wide.cuh)."""
         return self.kind == "cuda" and self.tile_tokens > 8
 
-    def product_rows(self, rows: int | None) -> int:
-        """Rows of a weight of so many, if that is known, that one task of a matrix product takes."""
+    def product_rows(self, rows: int | None, slabs: int = 0) -> int:
+        """Rows of a weight of so many, if that is known, that one task of a matrix product takes. `slabs`: into how many of an even
+        number of lines (device/cuda/wide.cuh) k is cut, each with tasks of its own."""
         if not self.wide:
             return self.tile_rows
+        if slabs and rows is not None and self.tile_tokens == 16 and 2 * slabs * -(-rows // WIDE_ROWS) <= self.num_workers:
+            return HALF_ROWS
         slim = self.slim and rows is not None and rows % SLIM_ROWS == 0 and rows <= SLIM_MOST * self.num_workers
         return SLIM_ROWS if slim else WIDE_ROWS
 

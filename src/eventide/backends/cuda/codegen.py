@@ -27,7 +27,7 @@ from ...ir.expr import Expr, Load, Mod, as_int, linear, tables, to_c, variables
 from ...ir.nodes import Edge, EventTensor, Plan, Segment, Span, TaskGrid, Tensor, Via, exprs_of
 from ...ops.declaration import Op
 from ...ops.registry import get_op
-from ...target import TILES
+from ...target import HALF_ROWS, TILES
 from .announce import Announced, find_announced
 from .layout import PANEL, TIGHT, Layout, lay_out, max_value, slab_bytes
 from .wgmma import wgmma_source
@@ -63,7 +63,8 @@ class Config:
 
 @dataclass
 class Argument:
-    """One 64-bit argument of a grid: ("tensor", name), ("maps", name of a weight), ("event", name) or ("number", value)."""
+    """One 64-bit argument of a grid: ("tensor", name), ("maps" or "half maps", name of a weight), ("event", name) or ("number",
+    value)."""
 
     kind: str
     value: str | int
@@ -249,7 +250,8 @@ class _ClassBody:
         for a in self.grid.accesses:
             self._slot("operand", a.operand, Argument("tensor", a.tensor))
             if self._boxed(a.tensor):
-                self._slot("maps", a.operand, Argument("maps", a.tensor))
+                half = self.grid.attrs.get("tile_n") == HALF_ROWS
+                self._slot("maps", a.operand, Argument("half maps" if half else "maps", a.tensor))
         for name in sorted(self._tables()):
             if self.plan.tensors[name].role != "input":
                 self._slot("table", name, Argument("tensor", name))

@@ -44,6 +44,7 @@ __all__ = ["THREADS", "CudaKernel", "packed_bytes"]
 
 THREADS = 384  # as in device/cuda/runtime.cuh
 STUCK = {1: "an event", 2: "the other workers to end the step", 3: "the ring", 4: "the host", 5: "data of another worker"}
+BOXES = {"maps": 8, "half maps": 4}  # panels of a box of the weights that wide products stream
 _POLL_S = 2e-5  # between looks at a running launch
 
 
@@ -171,21 +172,21 @@ class CudaKernel:
         self.device.upload(address, table)
         return address
 
-    def _upload_maps(self) -> dict[str, int]:
-        """Addresses of the tensor maps of weights that are streamed box by box: of 8 panels' lines, and of their tails."""
-        names = list(dict.fromkeys(str(a.value) for row in self.source.segments for a in row if a.kind == "maps"))
+    def _upload_maps(self) -> dict[tuple[str, str], int]:
+        """Addresses of the tensor maps of weights that are streamed box by box: of 8 panels' lines, or of 4, and of their tails."""
+        names = list(dict.fromkeys((a.kind, str(a.value)) for row in self.source.segments for a in row if a.kind in BOXES))
         found = np.zeros((len(names), 2, 128), np.uint8)
-        for maps, name in zip(found, names):
+        for maps, (kind, name) in zip(found, names):
             t = self.plan.tensors[name]
             panels = -(-max_value_const(t.shape[0]) // 8)
             for one, size in zip(maps, (line_bytes(t.layout), TAIL)):
-                one[:] = self.device.tensor_map(self.addresses[name], panels, packed_bytes(t) // panels, (8, size))
+                one[:] = self.device.tensor_map(self.addresses[name], panels, packed_bytes(t) // panels, (BOXES[kind], size))
         if not names:
             return {}
         address = self.device.allocate(found.nbytes, "descriptions of weights")
         self._own.append(address)
         self.device.upload(address, found)
-        return {name: address + 256 * i for i, name in enumerate(names)}
+        return {key: address + 256 * i for i, key in enumerate(names)}
 
     def _argument(self, kind: str, value: str | int) -> int:
         layout = self.source.layout
@@ -194,8 +195,8 @@ class CudaKernel:
         name = str(value)
         if kind == "event":
             return layout.event_base[name]
-        if kind == "maps":
-            return self._maps[name]
+        if kind in BOXES:
+            return self._maps[kind, name]
         for offsets in (layout.input_offsets, layout.table_offsets, layout.output_offsets):
             if name in offsets:
                 return offsets[name]

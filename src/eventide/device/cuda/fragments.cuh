@@ -167,13 +167,13 @@ struct chunks_of_lines {
     ask();
   }
   __device__ __forceinline__ void ask() { there = mbar_test_wait(full + next.at * 8, next.turn); }
-  // the next one's part of this warp; `tails`: it has what holds for its slab
-  __device__ __forceinline__ void take(const Worker& w, typename Weights::Raw& raw, bool tails, typename Weights::Slab& slab) {
+  // The next one's part of this warp; `tails`: it has what holds for its slab. `half`: it is two lines of four panels.
+  __device__ __forceinline__ void take(const Worker& w, typename Weights::Raw& raw, bool tails, typename Weights::Slab& slab, bool half = false) {
     const u32 at = ring + next.at * SLOT;
     const int panel = w.warp % 4 * 2;
     w.await_chunk(full + next.at * 8, next.turn, there);
     raw.load(w, at + panel * Weights::BYTES, Weights::BYTES);
-    if (Weights::TIGHT && tails) slab.read(w, at + 8 * Weights::BYTES + panel * Weights::TAIL, Weights::TAIL);
+    if (Weights::TIGHT && tails) slab.read(w, at + 8 * Weights::BYTES + (half ? panel % 4 : panel) * Weights::TAIL, Weights::TAIL);
     __syncwarp();
     if (w.lane == 0) mbar_arrive(full + (SLOTS + next.at) * 8);
     next.advance(1);
@@ -181,13 +181,13 @@ struct chunks_of_lines {
   }
   // The fragments of the next one, line `line` of block r of a pass by lines. `slabs`: what holds for each block's slab.
   template <int BLOCKS>
-  __device__ __forceinline__ void take_line(const Worker& w, int line, int r, typename Weights::Slab (&slabs)[BLOCKS], Fragments& f) {
-    const bool tails = line % 4 < 2;
+  __device__ __forceinline__ void take_line(const Worker& w, int line, int r, typename Weights::Slab (&slabs)[BLOCKS], Fragments& f, bool half = false) {
+    const bool tails = half || line % 4 < 2;
     typename Weights::Slab slab = slabs[0];
     #pragma unroll
     for (int i = 1; i < BLOCKS; ++i) if (r == i) slab = slabs[i];
     typename Weights::Raw raw;
-    take(w, raw, tails, slab);
+    take(w, raw, tails, slab, half);
     if (Weights::TIGHT && tails) {
       #pragma unroll
       for (int i = 0; i < BLOCKS; ++i) if (r == i) slabs[i] = slab;

@@ -458,6 +458,7 @@ struct Blocks {
   int first, blocks, together;   // `together`: blocks that are passed at once
   int line, lines, all;          // the first line, how many, and how many the weight has
   u32 bytes, tail;               // of a panel's line, and its tail
+  bool half;                     // blocks are of 4 panels, and a chunk is two lines of one: 16 tokens at most
 };
 
 // The same of a slim one (slim.cuh): blocks of two panels, of each of which all lines of a slab are a chunk. The first panel of
@@ -526,9 +527,11 @@ struct Loader {
   __device__ __forceinline__ void pump_blocks() {
     for (int first = 0; first < wide.blocks; first += wide.together) {
       const int end = ev_min(first + wide.together, wide.blocks);
-      for (int line = BY_LINES ? own : 0; line < wide.lines; line += BY_LINES ? LOADERS : 1) {
+      const int each = WIDE == 16 && wide.half ? 2 : 1;
+      for (int line = BY_LINES ? own * each : 0; line < wide.lines; line += BY_LINES ? LOADERS * each : 1) {
         for (int b = first + (BY_LINES ? 0 : own); b < end; b += BY_LINES ? 1 : LOADERS) {
-          bring(wide.first + b, wide.line + line, wide.tail > 0 && line % 4 < (BY_LINES ? LOADERS : 1));
+          if (WIDE == 16 && wide.half) bring_half(wide.first + b, wide.line + line);
+          else bring(wide.first + b, wide.line + line, wide.tail > 0 && line % 4 < (BY_LINES ? LOADERS : 1));
           if (quit) return;
           if (++slot == OWN_SLOTS) { slot = 0; lap ^= 1; }
         }
@@ -565,6 +568,17 @@ struct Loader {
     mbar_expect(full, 8 * (wide.bytes + (tails ? wide.tail : 0)));
     bulk_stream_box<ONCE>(to, wide.maps, (line * wide.bytes + before) / 8, block * 8, full);
     if (tails) bulk_stream_box<ONCE>(to + 8 * wide.bytes, wide.maps + 128, (ev_min(slab * 4 + 4, wide.all) * wide.bytes + before) / 8, block * 8, full);
+  }
+
+  // two lines of four panels, and the tails of their slab
+  __device__ __forceinline__ void bring_half(int block, int line) {
+    if (!await_slot()) return;
+    const u32 full = bars + slot * 8, to = ring + slot * SLOT;
+    const int slab = line / 4, before = slab * wide.tail;
+    mbar_expect(full, 8 * wide.bytes + 4 * wide.tail);
+    bulk_stream_box<ONCE>(to, wide.maps, (line * wide.bytes + before) / 8, block * 4, full);
+    bulk_stream_box<ONCE>(to + 4 * wide.bytes, wide.maps, ((line + 1) * wide.bytes + before) / 8, block * 4, full);
+    if (wide.tail > 0) bulk_stream_box<ONCE>(to + 8 * wide.bytes, wide.maps + 128, (ev_min(slab * 4 + 4, wide.all) * wide.bytes + before) / 8, block * 4, full);
   }
 
   // chunks of `chunk` bytes, the last one shorter

@@ -4,6 +4,9 @@
 // As with slim products (slim.cuh), and for the same reason, all of a kernel whose weights have one layout run the same instructions, a
 // function that is told how many lines and blocks a pass has. It leaves the sums of all blocks in shared memory, one block after
 // another: those of the first warpgroup, [tokens][SUMS_ROW], and behind them the second one's.
+//
+// Blocks may be of 32 rows: a chunk is then two lines of one, of which two warps have each, and a token's sums are of the 32 rows by
+// the first line and of the 32 by the second.
 #pragma once
 
 namespace ev {
@@ -32,8 +35,8 @@ struct products_by_warps {
     }
   }
 
-  // one pass over `lines` lines of `all` blocks, from the worker's chunk and stage on
-  static __device__ __noinline__ void pass(const Launch& launch, Block* block, u8* ring, u8* scratch, u32 chunk, u32 first_stage, int segment, int step, int lines, int all) {
+  // one pass over `lines` lines of `all` blocks, of 32 rows if `half`, from the worker's chunk and stage on
+  static __device__ __noinline__ void pass(const Launch& launch, Block* block, u8* ring, u8* scratch, u32 chunk, u32 first_stage, int segment, int step, int lines, int all, bool half) {
     Worker w = {launch, block, ring, scratch};
     w.place();
     w.chunk = chunk;
@@ -42,20 +45,20 @@ struct products_by_warps {
 #if EV_TRACE
     w.memory_wait = w.weights_at = 0;
 #endif
-    const int group = w.warp / 4;
+    const int group = w.warp / 4, from = half ? w.warp / 2 : group, by = half ? 4 : 2;
     const u32 x = opaque(shared_address(w.scratch)), x_full = opaque(shared_address(w.block->x_full));
     float c[TOGETHER][TOKENS / 2] = {};
     Slab slabs[TOGETHER] = {};
     Columns b = {};
     chunks_of_lines<LAYOUT> chunks(w);
-    Place<STAGES> stage(first_stage + group);
+    Place<STAGES> stage(first_stage + from);
     #pragma unroll 1
-    for (int line = group; line < lines; line += 2) {
+    for (int line = from; line < lines; line += by) {
       const bool x_there = mbar_test_wait(x_full + stage.at * 8, stage.turn);
       #pragma unroll 1
       for (int r = 0; r < all; ++r) {
         Fragments f;
-        chunks.take_line(w, line, r, slabs, f);
+        chunks.take_line(w, line, r, slabs, f, half);
         if (r == 0) {
           if (!x_there) w.await(x_full + stage.at * 8, stage.turn);
           read_columns(w, x + stage.at * STAGE_BYTES, b);
@@ -64,8 +67,8 @@ struct products_by_warps {
         for (int i = 0; i < TOGETHER; ++i) if (r == i) multiply(c[i], f, b);
       }
       __syncwarp();
-      if (w.lane == 0) mbar_arrive(x_full + (STAGES + stage.at) * 8, 2);  // this warp has done with the line of x
-      stage.advance(2);
+      if (w.lane == 0) mbar_arrive(x_full + (STAGES + stage.at) * 8, by);  // this warp has done with the line of x
+      stage.advance(by);
     }
     w.sync();  // the sums before have been read
     const u32 mine = (group * TOKENS + w.lane % 4 * 2) * SUMS_ROW + w.warp % 4 * 16 + w.lane / 4;

@@ -30,6 +30,9 @@ struct wide_product {
   static constexpr int LINES = K / BLOCK, LINE_BYTES = Weights::BYTES, TAIL = Weights::TAIL;
   static constexpr int TOGETHER = BY_LINES ? 3 : 2;              // blocks that are passed at once
   static constexpr bool BY_WARPS = TOKENS <= 16;                 // each warp multiplies by itself, see warps.cuh
+  static constexpr int ROWS = A::tile_n;                         // of a block, 64 or, so that more workers have one, 32
+  static constexpr bool HALF = ROWS == 32;
+  static_assert(ROWS == 64 || (HALF && BY_WARPS && !GATED && LINES % 2 == 0), "blocks of 32 rows are for 16 tokens and even lines");
   static_assert(TOKENS % 16 == 0 && TOKENS <= 256, "a wide linear task holds 16 to 256 tokens");
   static_assert(A::x_t::layout == TILED, "the input of a wide linear must be made by an operator that can tile it");
   static_assert(!A::x_t::polled, "a wide linear's input can't announce itself");
@@ -46,7 +49,7 @@ struct wide_product {
 
   // `line`: of the weight, where this product's k begins
   static __device__ __forceinline__ void stream(const A& a, Loader& l, int n, int count, int line = 0) {
-    l.stream_blocks({a.w.maps, n, count, TOGETHER, line, LINES, pad_k(A::w_t::dim1) / BLOCK, LINE_BYTES, TAIL});
+    l.stream_blocks({a.w.maps, n, count, TOGETHER, line, LINES, pad_k(A::w_t::dim1) / BLOCK, LINE_BYTES, TAIL, HALF});
   }
 
   // ---- the product
@@ -97,7 +100,7 @@ struct wide_product {
   static __device__ __forceinline__ void pass_by_warps(const A& a, const Worker& w, int first, int tokens, int n, int all) {
     typedef products_by_warps<LAYOUT> Core;
     static_assert(TOGETHER <= Core::TOGETHER, "a pass must not have more blocks than it has sums for");
-    Core::pass(w.launch, w.block, w.ring, w.scratch, w.chunk, w.stage, w.segment, w.step, LINES, all);
+    Core::pass(w.launch, w.block, w.ring, w.scratch, w.chunk, w.stage, w.segment, w.step, LINES, all, HALF);
     #pragma unroll 1
     for (int r = 0; r < all; ++r) put_block(a, w, sums_of(w) + r * Core::BLOCK_SUMS, first, tokens, n + r);
 #if EV_TRACE
@@ -188,7 +191,7 @@ struct wide_product {
       if constexpr (BY_WARPS) pass_by_warps(a, w, first, tokens, n + done, all);
       else if constexpr (BY_LINES) pass_by_lines(a, w, w.stage, first, tokens, n + done, all);
       else if (w.warp / 4 < all) pass_by_blocks(a, w, w.stage, first, tokens, n + done, all);
-      w.chunk += BY_LINES ? (LINES + 1 - w.warp / 4) / 2 * all : w.warp / 4 < all ? LINES : 0;
+      w.chunk += BY_LINES ? (LINES / (HALF ? 2 : 1) + 1 - w.warp / 4) / 2 * all : w.warp / 4 < all ? LINES : 0;
       w.stage += LINES * STAGES_A_LINE;
     }
   }
@@ -227,10 +230,13 @@ struct wide_product {
   // four rows of a token
   static __device__ __forceinline__ float4 sum_of(const Worker& w, const float* sums, int token, int row) {
     float4 v = *(const float4*)(sums + token * ROW + row);
-    if constexpr (BY_LINES) {
-      const float4 u = *(const float4*)(sums + (AT_ONCE + token) * ROW + row);
+    auto add = [&](int at) {
+      const float4 u = *(const float4*)(sums + at + row);
       v.x += u.x; v.y += u.y; v.z += u.z; v.w += u.w;
-    }
+    };
+    if constexpr (HALF) add(token * ROW + 32);
+    if constexpr (BY_LINES) add((AT_ONCE + token) * ROW);
+    if constexpr (HALF) add((AT_ONCE + token) * ROW + 32);
     if constexpr (A::has_squares) {
       const float s = scales(w)[token];
       v.x *= s; v.y *= s; v.z *= s; v.w *= s;
@@ -240,9 +246,10 @@ struct wide_product {
 
   // four rows of one token a lane
   static __device__ __forceinline__ void put_plain(const A& a, const Worker& w, const float* sums, int first, int tokens, int block) {
-    const int thread = thread_index() % TEAM, row = thread % 16 * 4, n = block * 64 + row;
+    constexpr int PARTS = ROWS / 4;
+    const int thread = thread_index() % TEAM, row = thread % PARTS * 4, n = block * ROWS + row;
     #pragma unroll 1
-    for (int i = thread / 16; i < tokens; i += TEAM / 16) {
+    for (int i = thread / PARTS; i < tokens; i += TEAM / PARTS) {
       const float4 sum = sum_of(w, sums, i, row);
       float v[4] = {sum.x, sum.y, sum.z, sum.w};
       const i64 at = (i64)(first + i) * N + n;

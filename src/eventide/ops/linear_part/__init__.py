@@ -10,7 +10,7 @@ gather 69 MB for 512 panels of 8 rows, and with 4 slabs 17 MB, while 4 MB of par
 from pathlib import Path
 
 from ...errors import ProgramError
-from ...target import WIDE_ROWS
+from ...ir.expr import as_int
 from ..declaration import Attr, Call, Op, Operand, Tiling, full, tiled
 from ..linear import check as check_linear
 
@@ -30,10 +30,11 @@ def check(call: Call) -> None:
 
 
 def tile(call, target):  # type: ignore[no-untyped-def]
-    splits, tokens, n = call["part"].shape
-    slab = int(str(call["x"].shape[1])) // call.attrs["splits"]
+    _, tokens, n = call["part"].shape
+    splits = call.attrs["splits"]
+    slab = int(str(call["x"].shape[1])) // splits
     m, s = tiled("m", target.tile_tokens, tokens), tiled("s", 1, splits)
-    cols = tiled("n", WIDE_ROWS if target.wide else target.tile_rows, n)
+    cols = tiled("n", target.product_rows(as_int(n), 0 if slab % 256 else splits), n)
     k = s.scaled(slab)
     # of steps with several tiles of tokens a slab waits for the whole input, which is there at the same time anyway: all of a
     # layer then comes after all of the one before, and the verifier looks at equal layers once
@@ -42,7 +43,7 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     return Tiling(
         axes=[m.axis, s.axis, cols.axis],
         regions=regions,
-        attrs={"tile_m": target.tile_tokens},
+        attrs={"tile_m": target.tile_tokens, "tile_n": cols.tile},
         layouts=target.product_layouts(call["w"].dtype),
     )
 
@@ -54,7 +55,7 @@ OP = Op(
     outputs_of=lambda call: [((call.attrs["splits"], call["x"].shape[0], call["w"].shape[0]), "float32")],
     tile=tile,
     axes=["m", "s", "n"],
-    tile_attrs=["tile_m"],
+    tile_attrs=["tile_m", "tile_n"],
     check=check,
     folder=Path(__file__).parent,
     doc=__doc__,

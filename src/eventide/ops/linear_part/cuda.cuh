@@ -15,7 +15,7 @@ struct linear_part_op : Stateless {
     typedef typename A::x_t x_t;
     typedef typename A::w_t w_t;
     static constexpr bool has_norm_weight = false, has_rows = false, has_squares = false, has_bias = false, has_residual = false;
-    static constexpr int activation = 0, tile_m = A::tile_m;
+    static constexpr int activation = 0, tile_m = A::tile_m, tile_n = A::tile_n;
     static constexpr float eps = 0.f;
     x_t x;
     w_t w;
