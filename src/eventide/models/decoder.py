@@ -63,8 +63,7 @@ def _within(lo: int, hi: int | Var) -> Invariant:
     return Invariant("within", Sum(lo), wrap(hi))
 
 
-# In steps of so few tokens most logits are wanted, and a last layer that computes no others would only be more code.
-_FEW = 8
+_FEW = 8  # tokens of a step, most of whose logits are wanted: a last layer that computes no others would only be more code
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,9 @@ class _Step:
     rope: TensorRef
 
 
-def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool = False, splits: int = 0) -> Program:
+def build_decoder(
+    config: ModelConfig, limits: Limits, dtype: str, decode: bool = False, splits: int = 0, trim: bool | None = None
+) -> Program:
     """The unfused program; weights, activations and caches are of `dtype`, logits float32.
 
     With `decode`, the program of steps in which a sequence has one token at most: attention then rotates, appends and
@@ -93,7 +94,11 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool 
     norm, see the operator `linear_residual`; with more they are cut into at most so many slabs of k, see `linear_part`.
 
     With both, the program of steps of one token each of many sequences: a task has the whole past, see `attention_append`.
+
+    With neither, `trim` says that behind the last layer's attention only tokens are computed whose logits are wanted; as it isn't
+    said, where a step may have more than a few. A GPU's products of more than 8 tokens a task can't.
     """
+    trim = (limits.max_tokens > _FEW if trim is None else trim) and not decode
     p = Program(config.architecture)
     tokens_n = p.symbol("num_tokens", 1, min(limits.max_tokens, limits.max_seqs) if decode else limits.max_tokens)
     rows_n = p.symbol("num_rows", 0, min(limits.max_rows, limits.max_tokens))
@@ -119,8 +124,7 @@ def build_decoder(config: ModelConfig, limits: Limits, dtype: str, decode: bool 
             norm = norms[names[i + 1]] if splits > 1 or i + 1 < config.num_layers else None  # `norm_rows` takes the last one
             x, h, squares = _wide_layer(p, layer, norm, config, limits, dtype, step, (x, h, squares), splits)
         else:
-            last = i + 1 == config.num_layers and limits.max_tokens > _FEW and not decode
-            x = _layer(p, layer, config, limits, dtype, step, x, rows if last else None)
+            x = _layer(p, layer, config, limits, dtype, step, x, rows if trim and i + 1 == config.num_layers else None)
 
     seqs, places, distinct = _within(0, limits.max_seqs), _within(0, limits.max_seq_len), Invariant("distinct")
     chosen = None if x.shape[0] == rows_n else rows

@@ -51,7 +51,7 @@ def plan_of(kind: str, verify: bool = True, loose: bool = False) -> tuple[Plan, 
     """`loose`: with weights of 16 bits, whatever the kind has."""
     tokens, splits, tight, changes = KINDS[kind]
     c, limits = config(**changes), limits_of(tokens)
-    program = build_decoder(c, limits, "bfloat16", splits=splits)
+    program = build_decoder(c, limits, "bfloat16", splits=splits, trim=False)
     made_for = replace(H200, num_workers=WORKERS.get(kind, H200.num_workers), tile_tokens=tokens, tile_queries=QUERIES.get(kind, 1))
     made_for = replace(made_for, tight=tight and not loose, slim=splits == 1)
     return compile_plan(program, made_for, verify=verify), c, limits
@@ -156,7 +156,7 @@ def test_per_op_gives_the_same_bits(kind: str) -> None:
     plan, c, limits = plan_of(kind, verify=False)
     static = open_kernel(plan, c)
     tokens, splits, tight, _ = KINDS[kind]
-    program = build_decoder(c, limits, "bfloat16", splits=splits)
+    program = build_decoder(c, limits, "bfloat16", splits=splits, trim=False)
     other = compile_plan(program, replace(H200, tile_tokens=tokens, tight=tight, slim=splits == 1), "per_op", verify=False)
     graph = open_kernel(replace(other), c, memory=static.memory)
     steps = steps_of(limits)
