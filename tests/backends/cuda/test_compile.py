@@ -133,7 +133,7 @@ def test_whole_models_fit(name: str, compiled: dict[str, Future[tuple[Source, Bi
         threads = source.threads[int(kernel.split("_")[1])] if source.config.per_op else 0
         assert 0 < int(registers) <= (65536 // threads // 8 * 8 if threads else REGISTERS), kernel
     assert used["shared_bytes"] > 0 and source.config.shared_bytes + used["shared_bytes"] <= SHARED_LIMIT
-    if "tokens" in name:  # state of a worker that lives across the loops over k may spill, and no product waits for another
+    if PLANS[name][0] is many:  # state of a worker that lives across the loops over k may spill, and no product waits for another
         assert used["spill_bytes"] <= 256 and "wgmma" not in binary.log, f"{name} spills {used}: {binary.log}"
     else:
         assert used["spill_bytes"] == 0 and used["stack_bytes"] == 0, f"{name} spills {used}"
