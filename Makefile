@@ -1,7 +1,7 @@
 # Two commands do everything on a machine with Python (3.10 or newer) and a C++ compiler:
 #
 #   make run     installs Eventide into .venv and lets the bundled model tell a story
-#   make test    installs what the tests need as well, and runs every check
+#   make test    installs what the tests need as well, and runs them
 #
 # others: make check (lint, types, layers) · make sanitize (the C++ workers under ThreadSanitizer and AddressSanitizer)
 #         make package (sdist and wheel, installed into a clean environment) · make bench (speed beside other programs) · make clean
@@ -16,9 +16,6 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # where it is set, every process of the tests would compile torch's Python again: 3 seconds
 unexport PYTHONDONTWRITEBYTECODE
-# a test for each core: threads of NumPy's and torch's would take them from each other, and starting them is half of NumPy's import
-export OPENBLAS_NUM_THREADS := 1
-export OMP_NUM_THREADS := 1
 
 # the extension is built again when any of these changes; Python files are used where they stand
 NATIVE := pyproject.toml $(shell find native src/eventide/device src/eventide/ops -type f -not -path '*/__pycache__/*' 2>/dev/null)
@@ -30,6 +27,10 @@ COUNTED := $(if $(COVERAGE),--cov=src/eventide --cov-report=term --cov-fail-unde
 
 run: $(VENV)/installed
 	@$(BIN)/eventide generate eventide-tiny "Once upon a time" --max-new-tokens 120 --seed 3
+
+# a test for each core: threads of NumPy's and torch's would take them from each other, and starting them is half of NumPy's import
+test sanitize: export OPENBLAS_NUM_THREADS := 1
+test sanitize: export OMP_NUM_THREADS := 1
 
 # types are looked at beside the tests; files with long tests come first (tests/conftest.py)
 test: $(VENV)/tested
@@ -43,7 +44,7 @@ check: $(VENV)/tested
 	$(BIN)/mypy
 
 sanitize: $(VENV)/tested
-	$(BIN)/python -m pytest -q $(SANITIZED) --timeout=600
+	$(BIN)/python -m pytest -q $(SANITIZED) --timeout=900 $(PYTEST_ARGS)
 
 package: $(VENV)/tested
 	$(BIN)/python -m pytest -q tests/package --package --timeout=600

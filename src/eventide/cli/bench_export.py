@@ -104,13 +104,13 @@ def _of_model(model: str, args: argparse.Namespace) -> Iterator[Exported]:
         max_tokens=max(*prompts, *batches), max_rows=most, max_seqs=most, max_seq_len=-(-longest // 64) * 64
     )
     target = {"cpu": cpu(1), "cuda": h200(tight=False)}.get(args.tasks)
-    # the last two as a GPU has them for many tokens; tasks are of a target that has few
-    for decode, slabs in ((True, 0), (False, 0), (False, 4), (False, 1)):
+    # the last three as a GPU has them for many tokens; tasks are of a target that has few
+    for decode, slabs in ((True, 0), (False, 0), (True, 4), (False, 4), (False, 1)):
         program = build_decoder(config, limits, args.dtype, decode=decode, splits=slabs)
         steps = []
         for batch in batches:
             chunks = [Chunk(seq, args.context, 1) for seq in range(batch)]
-            step = make_step(limits, chunks, _TILE_QUERIES, splits=4 if decode else 0)
+            step = make_step(limits, chunks, _TILE_QUERIES, splits=4 if decode and not slabs else 0)
             steps.append(ExportStep(f"decode of {batch} at {args.context}", step.symbols, step.inputs))
         for length in () if decode else prompts:
             step = make_step(limits, [Chunk(0, 0, length)], _TILE_QUERIES)

@@ -59,7 +59,7 @@ def sizes_for(c: ModelConfig, seqs: int) -> list[Size]:
     # fewer tokens are a batch; prompts go through the widest
     wide = [w for w in WIDE if w == WIDE[-1] or seqs > (few if w == WIDE[0] else w // 2)]
     if appends(c):
-        decode += [Size(w, min(w, seqs), decode=True, splits=slabs(c, w)) for w in wide if seqs > max(few, w // 2)]
+        decode += [Size(w, min(w, seqs), decode=True, splits=slabs(c, w)) for w in wide if w == WIDE[0] or seqs > w // 2]
         wide = wide[-1:]
     most = PROMPT if seqs <= WIDE[-1] else BATCH_PROMPT
     prompts = Size(PROMPT_TILE, most, splits=PROMPT_SLABS, queries=PROMPT_QUERIES)
@@ -74,7 +74,7 @@ def slabs(c: ModelConfig, tokens: int) -> int:
 
 def appends(c: ModelConfig) -> bool:
     """Whether batches of sequences with one token each have kernels of their own, as ops/attention_append needs it."""
-    return c.head_dim % 32 == 0 and c.num_heads // c.num_kv_heads <= 7
+    return c.head_dim % 32 == 0 and c.head_dim <= 256 and c.num_heads // c.num_kv_heads <= 7
 
 
 def queries_of(c: ModelConfig) -> int:

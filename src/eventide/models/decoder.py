@@ -87,7 +87,7 @@ def build_decoder(
 ) -> Program:
     """The unfused program; weights, activations and caches are of `dtype`, logits float32.
 
-    With `decode`, the program of steps in which a sequence has one token at most: attention then rotates, appends and
+    With `decode` alone, the program of steps in which a sequence has one token at most: attention then rotates, appends and
     reads the past in one operator, split over the past as `split_begin` and `split_end` say.
 
     With `splits` > 0, the program of steps of many tokens on a GPU. With 1 both outputs to the residual end in half of the next

@@ -45,11 +45,11 @@ def config(**changes: Any) -> ModelConfig:
 
 def plan_of(
     c: ModelConfig, limits: Limits = LIMITS, *, decode: bool = False, verify: bool = True, schedule: str = "static", tile: int = 8,
-    splits: int = 0,
+    splits: int = 0, workers: int = H200.num_workers,
 ) -> Plan:
     """`decode`: with tiles of so many tokens, so that several sequences take part; the engine has one with tiles of 1, too."""
     program = build_decoder(c, limits, "bfloat16", decode=decode, splits=splits)
-    return compile_plan(program, replace(H200, tile_tokens=tile, slim=splits == 1), schedule, verify=verify)
+    return compile_plan(program, replace(H200, num_workers=workers, tile_tokens=tile, slim=splits == 1), schedule, verify=verify)
 
 
 def plan_of_one(c: ModelConfig, limits: Limits = LIMITS, schedule: str = "static") -> Plan:

@@ -81,6 +81,7 @@ def test_kernels_for_batches_follow_the_model() -> None:
         assert [(s.tile, s.most) for s in sizes if s.decode] == [(1, 1), (few, few)]
         assert [(s.tile, s.splits) for s in sizes if not s.decode] == [(8, 0), (16, splits), (32, 4), (64, 4), (256, 2)]
     assert [s.most for s in sizes_of(12, **SLIM) if s.decode] == [1, 4, 12]
+    assert [s.most for s in sizes_of(8, **SLIM) if s.decode] == [1, 4, 8]
     # every step of a batch that only the kernel for prompts holds has inputs for all its tokens
     assert sizes_of(512, **SLIM)[-1].most == 512
 

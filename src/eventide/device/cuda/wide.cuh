@@ -1,7 +1,7 @@
 // Products of 16 to 256 tokens with streamed weights, on wgmma: a weight is read from shared memory, and loosened, once for all
 // tokens; the tokens come in stages while the product goes on.
 //
-// A task is a block of 64 rows of the weight, 8 panels; a run of tasks `count` blocks, which are passed TOGETHER at a time, so
+// A task is a block of 64 rows of the weight, 8 panels (or, of slabs with 16 tokens, of 32, and a chunk two lines: warps.cuh); a run of tasks `count` blocks, which are passed TOGETHER at a time, so
 // that the tokens pass once for all of them. A chunk of the ring is a line, 128 columns, of a block. Warp i of a warpgroup makes A
 // fragments of the chunk's panels 2i and 2i + 1, in registers, and the B matrix is a stage of x in shared memory (tiles.cuh).
 // While one warpgroup makes fragments, the other one's products go on. They share the work by lines where tokens are few, each

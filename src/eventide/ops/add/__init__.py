@@ -2,8 +2,16 @@
 
 from pathlib import Path
 
-from ...ir.nodes import Region, Span, Via
-from ..declaration import Op, Operand, Tiling, full, tiled
+from ...errors import ProgramError
+from ...ir.nodes import Region, Via
+from ..declaration import Call, Op, Operand, Tiling, full, tiled
+
+
+def check(call: Call) -> None:
+    rows = call["rows" if "rows" in call else "a"].shape[0]
+    if (rows, call["a"].shape[1]) != call["b"].shape:
+        have = " and ".join(f"{name} [{', '.join(map(str, call[name].shape))}]" for name in call.tensors if name != "y")
+        raise ProgramError(f"call '{call.name}': an add needs as many rows and columns on both sides, got {have}")
 
 
 def tile(call, target):  # type: ignore[no-untyped-def]
@@ -12,7 +20,7 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     regions: dict[str, Region] = {k: (m.span, full(cols)) for k in ("a", "b", "y")}
     if "rows" in call:
         regions["a"] = (Via(call["rows"].name, (), m.span.lo, m.span.hi), full(cols))
-        regions["rows"] = (Span(m.span.lo, m.span.hi),)
+        regions["rows"] = (m.span,)
     return Tiling(axes=[m.axis], regions=regions, attrs={"tile_m": m.tile})
 
 
@@ -23,6 +31,7 @@ OP = Op(
     tile=tile,
     axes=["m"],
     tile_attrs=["tile_m"],
+    check=check,
     folder=Path(__file__).parent,
     doc=__doc__,
 )

@@ -34,12 +34,15 @@ template <class A>
 struct attention_append_op {
   static constexpr bool RUNS = true;
   typedef attention_append_view<A> View;
-  static_assert(A::head_dim % 32 == 0, "attention_append needs a head size that is a multiple of 32");
+  static_assert(A::head_dim % 32 == 0 && A::head_dim <= 256, "attention_append needs a head size of whole 32, 256 at most");
   static_assert(A::num_heads / A::num_kv_heads <= 7, "attention_append needs at most 7 query heads for each KV head");
   attention_matrix_op<View, true> walk;
 
   __device__ __forceinline__ void prefetch(const A& a, Worker& w, int t, int h, int count) { walk.prefetch(View(a), w, t, h, count); }
-  __device__ __forceinline__ void run(const A& a, Worker& w, int t, int h, int count) { walk.run(View(a), w, t, h, count); }
+  __device__ __forceinline__ void run(const A& a, Worker& w, int t, int h, int count) {
+    if constexpr (!A::WAITS) w.sync();  // all warps read the tables that some brought
+    walk.run(View(a), w, t, h, count);
+  }
 };
 
 }  // namespace ev

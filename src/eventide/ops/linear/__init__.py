@@ -39,7 +39,6 @@ def tile(call, target):  # type: ignore[no-untyped-def]
     taken = Via(call["rows"].name, (), m.span.lo, m.span.hi) if "rows" in call else m.span
     regions: dict[str, Region] = {"x": (taken, full(k)), "w": (w_rows, full(k)), "y": (m.span, cols.span)}
     if "rows" in call:
-        regions["x"] = (taken, full(k))
         regions["rows"] = (m.span,)
     if "norm_weight" in call:
         regions["norm_weight"] = (full(k),)
