@@ -5,7 +5,7 @@
 One kernel for each number of `--tokens` that a task of the linears takes (up to 8: one for sequences of one token each); every
 figure is the median of `--rounds` launches by the GPU's own clock. A prompt is one launch, a batch one launch of 16 steps at
 `--context`. With more than 64 tokens a prompt goes in steps of `--step` tokens. `--tight` holds weights in 12 bits, as the engine
-does, whose kernels these are by default. `--phases` tells where a step's time goes, from a second kernel that records: for each
+does; its kernels for batches are those of `--alone`, for prompts those without. `--phases` tells where a step's time goes, from a second kernel that records: for each
 kind of grid, microseconds from the last worker's end of the grid before to the last worker's end of this one, a worker's mean
 time in it, how much of that one of its warps waited for weights, and what followed the last of them.
 """
@@ -69,7 +69,7 @@ def phases(kernel: CudaKernel, steps: list[Step]) -> dict[str, list[float]]:
 
 
 def size_of(args: argparse.Namespace, config: ModelConfig, tokens: int) -> Size:
-    """The kernel for so many tokens a task, as the engine would have it."""
+    """The kernel for so many tokens a task, with sizes as in the engine."""
     if tokens <= TILE:
         return Size(tokens, tokens, decode=True)
     if tokens > MAX_SEQS:
