@@ -6,8 +6,9 @@ One kernel for each number of `--tokens` that a task of the linears takes (up to
 figure is the median of `--rounds` launches by the GPU's own clock. A prompt is one launch, a batch one launch of 16 steps at
 `--context`. With more than 64 tokens a prompt goes in steps of `--step` tokens. `--tight` holds weights in 12 bits, as the engine
 does; its kernels for batches are those of `--alone`, for prompts those without. `--phases` tells where a step's time goes, from a
-second kernel that records: for each kind of grid, microseconds from the last worker's end of the grid before to the last worker's end of this one, a worker's mean
-time in it, how much of that one of its warps waited for weights, and what followed the last of them.
+second kernel that records: for each kind of grid, microseconds from the last worker's end of the grid before to the last worker's
+end of this one, a worker's mean time in it, how much of that one of its warps waited for weights, and what followed the last of
+them.
 """
 
 from __future__ import annotations
