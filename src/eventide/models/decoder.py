@@ -212,25 +212,12 @@ def _layer(
         bias=weight("qkv_bias", c.q_rows + 2 * c.kv_rows) if c.qkv_bias else None,
     )
     if step.decode:
-        heads, k_cache, v_cache = _heads(p, name, c, limits, dtype)
         part, stats = p.call(
             "attention_decode",
             name=f"{name}.attn",
-            q_in=qkv,
-            k_in=qkv,
-            v_in=qkv,
-            seq=step.seq,
-            pos=step.pos,
             split_begin=step.split_begin,
             split_end=step.split_end,
-            block_table=step.block_table,
-            rope=step.rope,
-            k_past=k_cache,
-            v_past=v_cache,
-            k_new=k_cache,
-            v_new=v_cache,
-            page_size=limits.page_size,
-            **heads,
+            **_own_token(p, name, c, limits, dtype, step, qkv),
         )
         a = p.call(
             "attention_merge",
@@ -320,6 +307,16 @@ def _heads(
     return {**norms, **_sizes(c)}, cache("k"), cache("v")
 
 
+def _own_token(
+    p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, step: _Step, qkv: TensorRef
+) -> dict[str, Any]:
+    """What operators take that rotate and append a token and attend to its past."""
+    heads, k, v = _heads(p, name, c, limits, dtype)
+    made = dict.fromkeys(("q_in", "k_in", "v_in"), qkv)
+    tables = {"seq": step.seq, "pos": step.pos, "block_table": step.block_table, "rope": step.rope}
+    return {**made, **tables, "k_past": k, "v_past": v, "k_new": k, "v_new": v, "page_size": limits.page_size, **heads}
+
+
 def _sizes(c: ModelConfig) -> dict[str, Any]:
     return {"num_heads": c.num_heads, "num_kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
 
@@ -328,26 +325,10 @@ def _mixed_attention(
     p: Program, name: str, c: ModelConfig, limits: Limits, dtype: str, step: _Step, qkv: TensorRef
 ) -> TensorRef:
     """Rotation, append and attention of tokens of any sequences, or of one of each."""
-    heads, k_cache, v_cache = _heads(p, name, c, limits, dtype)
     if step.decode:
-        own: TensorRef = p.call(
-            "attention_append",
-            name=f"{name}.attn",
-            q_in=qkv,
-            k_in=qkv,
-            v_in=qkv,
-            seq=step.seq,
-            pos=step.pos,
-            block_table=step.block_table,
-            rope=step.rope,
-            k_past=k_cache,
-            v_past=v_cache,
-            k_new=k_cache,
-            v_new=v_cache,
-            page_size=limits.page_size,
-            **heads,
-        )
+        own: TensorRef = p.call("attention_append", name=f"{name}.attn", **_own_token(p, name, c, limits, dtype, step, qkv))
         return own
+    heads, k_cache, v_cache = _heads(p, name, c, limits, dtype)
     q = p.call(
         "rope_append",
         name=f"{name}.rope",

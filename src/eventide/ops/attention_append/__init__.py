@@ -12,38 +12,16 @@ pages that no task of the step writes but in the token's own place.
 from pathlib import Path
 
 from ...ir.expr import load
-from ...ir.nodes import Span, Via
-from ..attention_decode import check
-from ..declaration import Attr, Op, Operand, Tiling, full, tiled
+from ..attention_decode import check, own_token
+from ..declaration import Attr, Op, Operand, Tiling, tiled
 
 
 def tile(call, target):  # type: ignore[no-untyped-def]
-    d, heads, kv_heads, page = (call.attrs[k] for k in ("head_dim", "num_heads", "num_kv_heads", "page_size"))
-    group = heads // kv_heads
+    heads, kv_heads = call.attrs["num_heads"], call.attrs["num_kv_heads"]
     t, h = tiled("t", 1, call["seq"].shape[0]), tiled("h", 1, kv_heads)
-    seq, pos = (load(call[k].name, t.var) for k in ("seq", "pos"))
-    table = call["block_table"].name
-    past = (Span.at(h.var), Via(table, (seq,), pos * 0, pos, page), full(d))
-    new = (Span.at(h.var), Via(table, (seq,), pos, pos + 1, page), full(d))
-    head_k, head_v = heads * d + h.var * d, (heads + kv_heads) * d + h.var * d
-    regions = {
-        "q_in": (t.span, h.scaled(group * d)),
-        "k_in": (t.span, Span(head_k, head_k + d)),
-        "v_in": (t.span, Span(head_v, head_v + d)),
-        "seq": (t.span,),
-        "pos": (t.span,),
-        "block_table": (Span.at(seq), full(call["block_table"].shape[1])),
-        "rope": tuple(full(e) for e in call["rope"].shape),
-        "k_past": past,
-        "v_past": past,
-        "k_new": new,
-        "v_new": new,
-        "y": (t.span, h.scaled(group * d)),
-    }
-    for norm in ("q_norm", "k_norm"):
-        if norm in call:
-            regions[norm] = (full(d),)
-    return Tiling(axes=[t.axis, h.axis], regions=regions)
+    pos = load(call["pos"].name, t.var)
+    y = (t.span, h.scaled(heads // kv_heads * call.attrs["head_dim"]))
+    return Tiling(axes=[t.axis, h.axis], regions={**own_token(call, t, h, pos * 0, pos, 1), "y": y})
 
 
 OP = Op(

@@ -13,9 +13,9 @@ sequence's end leaves top = -1e30 and zeros. The past is read from pages that no
 from pathlib import Path
 
 from ...errors import ProgramError
-from ...ir.expr import load, maximum, minimum
-from ...ir.nodes import Span, Via
-from ..declaration import Attr, Op, Operand, Tiling, full, tiled
+from ...ir.expr import Expr, load, maximum, minimum
+from ...ir.nodes import Region, Span, Via
+from ..declaration import Attr, Call, Op, Operand, Tiled, Tiling, full, tiled
 
 
 def check(call):  # type: ignore[no-untyped-def]
@@ -31,41 +31,47 @@ def outputs(call):  # type: ignore[no-untyped-def]
     return [((tokens, heads, splits, call.attrs["head_dim"]), "float32"), ((tokens, heads, splits, 2), "float32")]
 
 
-def tile(call, target):  # type: ignore[no-untyped-def]
+def own_token(call: Call, t: Tiled, h: Tiled, begin: Expr, end: Expr, new: Expr | int) -> dict[str, Region]:
+    """Regions of a task of token t with KV head h that rotates and appends the token, so many `new` positions from its own on, and
+    reads positions begin .. end - 1 of its past."""
     d, heads, kv_heads, page = (call.attrs[k] for k in ("head_dim", "num_heads", "num_kv_heads", "page_size"))
-    group = heads // kv_heads
-    t, h = tiled("t", 1, call["seq"].shape[0]), tiled("h", 1, kv_heads)
-    j = tiled("j", 1, call["split_begin"].shape[0])
     seq, pos = (load(call[k].name, t.var) for k in ("seq", "pos"))
-    begin = load(call["split_begin"].name, j.var)
-    end = load(call["split_end"].name, j.var)
-    table = call["block_table"].name
-    past = (Span.at(h.var), Via(table, (seq,), begin, maximum(begin, minimum(end, pos)), page), full(d))
-    # one cell for the split that holds the token's position, none for the others
-    mine = maximum(0, minimum(1, minimum(pos - begin + 1, end - pos)))
-    new = (Span.at(h.var), Via(table, (seq,), pos, pos + mine, page), full(d))
+
+    def cache(lo: Expr, hi: Expr) -> Region:
+        return Span.at(h.var), Via(call["block_table"].name, (seq,), lo, hi, page), full(d)
+
     head_k, head_v = heads * d + h.var * d, (heads + kv_heads) * d + h.var * d
-    cells = (t.span, h.scaled(group), j.span)
-    regions = {
-        "q_in": (t.span, h.scaled(group * d)),
+    regions: dict[str, Region] = {
+        "q_in": (t.span, h.scaled(heads // kv_heads * d)),
         "k_in": (t.span, Span(head_k, head_k + d)),
         "v_in": (t.span, Span(head_v, head_v + d)),
         "seq": (t.span,),
         "pos": (t.span,),
-        "split_begin": (j.span,),
-        "split_end": (j.span,),
         "block_table": (Span.at(seq), full(call["block_table"].shape[1])),
         "rope": tuple(full(e) for e in call["rope"].shape),
-        "k_past": past,
-        "v_past": past,
-        "k_new": new,
-        "v_new": new,
-        "part": (*cells, full(d)),
+        **dict.fromkeys(("k_past", "v_past"), cache(begin, end)),
+        **dict.fromkeys(("k_new", "v_new"), cache(pos, pos + new)),
+    }
+    return regions | {norm: (full(d),) for norm in ("q_norm", "k_norm") if norm in call}
+
+
+def tile(call, target):  # type: ignore[no-untyped-def]
+    heads, kv_heads = call.attrs["num_heads"], call.attrs["num_kv_heads"]
+    t, h = tiled("t", 1, call["seq"].shape[0]), tiled("h", 1, kv_heads)
+    j = tiled("j", 1, call["split_begin"].shape[0])
+    pos = load(call["pos"].name, t.var)
+    begin = load(call["split_begin"].name, j.var)
+    end = load(call["split_end"].name, j.var)
+    # one cell for the split that holds the token's position, none for the others
+    mine = maximum(0, minimum(1, minimum(pos - begin + 1, end - pos)))
+    cells = (t.span, h.scaled(heads // kv_heads), j.span)
+    regions = {
+        **own_token(call, t, h, begin, maximum(begin, minimum(end, pos)), mine),
+        "split_begin": (j.span,),
+        "split_end": (j.span,),
+        "part": (*cells, full(call.attrs["head_dim"])),
         "stats": (*cells, full(2)),
     }
-    for norm in ("q_norm", "k_norm"):
-        if norm in call:
-            regions[norm] = (full(d),)
     return Tiling(axes=[t.axis, h.axis, j.axis], regions=regions)
 
 

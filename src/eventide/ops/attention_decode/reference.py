@@ -11,15 +11,21 @@ def prepare(x, norm, eps, cos, sin):  # type: ignore[no-untyped-def]
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-def tile(t):  # type: ignore[no-untyped-def]
+def own_token(t):  # type: ignore[no-untyped-def]
+    """The token's queries and key, normalised and rotated; queries rounded as they are stored."""
     d, pos = t.attrs["head_dim"], int(t.pos[0])
     cos, sin = t.rope[pos, : d // 2], t.rope[pos, d // 2 :]
     norms = [getattr(t, n) if t.has(n) else None for n in ("q_norm", "k_norm")]
     q = prepare(t.q_in.reshape(-1, d), norms[0], t.attrs["eps"], cos, sin)
-    q = q.astype(t.q_in.dtype).astype(np.float32)
+    return q.astype(t.q_in.dtype).astype(np.float32), prepare(t.k_in[0], norms[1], t.attrs["eps"], cos, sin)
+
+
+def tile(t):  # type: ignore[no-untyped-def]
+    d = t.attrs["head_dim"]
+    q, key = own_token(t)
     k, v = t.k_past[0].astype(np.float32), t.v_past[0].astype(np.float32)
     if t.k_new.shape[1]:
-        t.k_new[0, 0] = prepare(t.k_in[0], norms[1], t.attrs["eps"], cos, sin)
+        t.k_new[0, 0] = key
         t.v_new[0, 0] = t.v_in[0]
         k = np.concatenate([k, t.k_new[0].astype(np.float32)])
         v = np.concatenate([v, t.v_new[0].astype(np.float32)])
