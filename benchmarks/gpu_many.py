@@ -24,7 +24,7 @@ from gpu_decode import MODELS, config_of, fill
 from eventide import target
 from eventide.backends.cuda.kernel import CudaKernel
 from eventide.engine.limits import MAX_SEQS
-from eventide.engine.sizes import PROMPT, PROMPT_QUERIES, PROMPT_SLABS, TILE, Size, queries_of, slabs
+from eventide.engine.sizes import PROMPT, PROMPT_QUERIES, PROMPT_SLABS, TILE, Size, direct, queries_of, slabs
 from eventide.engine.steps import Chunk, Step, make_step
 from eventide.ir.nodes import Plan
 from eventide.models.config import ModelConfig
@@ -75,7 +75,9 @@ def size_of(args: argparse.Namespace, config: ModelConfig, tokens: int) -> Size:
         return Size(tokens, tokens, decode=True)
     if tokens > MAX_SEQS:
         return Size(tokens, args.step, splits=args.prompt_splits, queries=PROMPT_QUERIES)
-    return Size(tokens, tokens, decode=args.alone, splits=args.splits or slabs(config, tokens), queries=queries_of(config))
+    splits = args.splits or slabs(config, tokens)
+    straight = args.alone and splits > 1 and direct(config, tokens)
+    return Size(tokens, tokens, decode=args.alone, splits=splits, queries=queries_of(config), direct=straight)
 
 
 def plan_of(args: argparse.Namespace, tokens: int) -> tuple[Plan, ModelConfig, Limits, Size]:

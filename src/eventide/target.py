@@ -7,6 +7,7 @@ from dataclasses import dataclass
 WORKERS = 132  # multiprocessors of the largest GPU
 TILES = "tiles.cuda"  # the layout of activations that wide products of a GPU read, see device/cuda/tiles.cuh
 WIDE_ROWS = 64  # rows of a weight that one task of theirs takes
+DIRECT_ROWS = 48  # of direct ones (device/cuda/direct.cuh), so that the ring holds all chunks of a block with 1,024 columns
 HALF_ROWS = 32  # or half as many, of slabs with 16 tokens, where most workers would have none else
 SLIM_ROWS = 16  # or fewer, of slim ones (device/cuda/slim.cuh)
 SLIM_MOST = 256  # rows of a worker up to which products are slim: their input comes once for every 64, or 32 with 32 tokens
@@ -21,7 +22,8 @@ class Target:
     split_kv: positions one attention task covers (0: the whole context in one task). tight: whether bfloat16 weights stand in
     12 bits, without loss; binding one that doesn't fit raises LooseWeightsError, and the engine makes its plans again with
     that one as it is. tight_bytes: where half of the weights are smaller than so many bytes, those that are stay as they are.
-    slim: whether matrix products of 16 or 32 tokens take 16 rows a task.
+    slim: whether matrix products of 16 or 32 tokens take 16 rows a task. direct: whether those of 16 take their input as it stands
+    (device/cuda/direct.cuh).
     """
 
     kind: str
@@ -34,6 +36,7 @@ class Target:
     tight: bool = False
     tight_bytes: int = 16 << 20
     slim: bool = False
+    direct: bool = False
 
     def weight_layout(self, dtype: str) -> str:
         """The layout of a weight that matrix products stream."""
@@ -49,6 +52,8 @@ class Target:
         number of lines (device/cuda/wide.cuh) k is cut, each with tasks of its own."""
         if not self.wide:
             return self.tile_rows
+        if self.direct:
+            return DIRECT_ROWS
         if slabs and rows is not None and self.tile_tokens == 16 and 2 * slabs * -(-rows // WIDE_ROWS) <= self.num_workers:
             return HALF_ROWS
         slim = self.slim and rows is not None and rows % SLIM_ROWS == 0 and rows <= SLIM_MOST * self.num_workers
@@ -56,7 +61,7 @@ class Target:
 
     def product_layouts(self, dtype: str) -> dict[str, str]:
         """Layouts of a matrix product's operands, the weight `w` being of `dtype`."""
-        return {"w": self.weight_layout(dtype), **({"x": TILES} if self.wide else {})}
+        return {"w": self.weight_layout(dtype), **({"x": TILES} if self.wide and not self.direct else {})}
 
     @property
     def name(self) -> str:

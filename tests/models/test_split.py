@@ -13,6 +13,7 @@ import pytest
 from eventide import target
 from eventide.backends.interp import Interpreter
 from eventide.backends.policies import Random
+from eventide.engine.sizes import Size
 from eventide.engine.steps import Chunk, make_step
 from eventide.errors import ProgramError
 from eventide.models.config import ModelConfig
@@ -72,7 +73,7 @@ def test_the_same_logits(changes: dict[str, Any], tokens: int, splits: int, grid
 def test_tokens_alone_of_their_sequences(changes: dict[str, Any]) -> None:
     """Three sequences, one of them without a past, with a token each in one step, and another step."""
     c = small(**changes)
-    made_for = replace(target.h200(tile_tokens=16), num_workers=7)
+    made_for = Size(16, 16, decode=True, splits=4, direct=True).target_of(target.h200(7))
     limits = replace(LIMITS, max_tokens=3, max_rows=3)
     plan = compile_plan(build_decoder(c, limits, "bfloat16", decode=True, splits=4), made_for)
     assert {"attention_append"} == {g.op for g in plan.grids if g.op.startswith(("rope", "attention"))}

@@ -18,13 +18,17 @@ from ..models.decoder import Limits
 from ..models.registry import ModelFamily, family_of
 from ..target import Target
 
-__all__ = ["PROMPT", "PROMPT_QUERIES", "PROMPT_ROWS", "PROMPT_SLABS", "TILE", "Size", "appends", "queries_of", "sizes_for", "slabs"]
+__all__ = [
+    "PROMPT", "PROMPT_QUERIES", "PROMPT_ROWS", "PROMPT_SLABS", "TILE",
+    "Size", "appends", "direct", "queries_of", "sizes_for", "slabs",
+]  # fmt: skip
 
 TILE = 8  # tokens of the narrow kernels
 FEW = 4  # sequences up to which a narrow one decodes faster, where that of 16 tokens is slim
 WIDE = (16, 32, 64)  # tokens of the wide ones for batches
 SLABS = 4  # of k, into which they cut the outputs to the residual at most
 SLIM_TOKENS, SLIM_HIDDEN = 16, 2560  # but with so few tokens and so many columns products are slim, and nothing is cut
+DIRECT_TOKENS, DIRECT_HIDDEN = 16, 1024  # and with so few products are direct: a line of columns for each warp
 PROMPT, PROMPT_TILE, PROMPT_QUERIES = 2048, 256, 32  # of the one for prompts: tokens of a step, of a linear's task, of attention's
 PROMPT_ROWS = 512  # and its rows of logits at most
 BATCH_PROMPT = 512  # tokens of a step where it decodes more sequences than the others hold: every step has inputs for so many
@@ -35,16 +39,18 @@ _ROWS = 16  # that one walk of attention has at most, query heads of a KV head t
 @dataclass(frozen=True)
 class Size:
     """A kernel that there may be. tile: tokens of a product's task, most: of a step. decode: whether it is one for sequences of one
-    token each. splits: slabs of k, as `build_decoder` takes them. queries: query tokens of one attention task."""
+    token each. splits: slabs of k, as `build_decoder` takes them. queries: query tokens of one attention task. direct: whether
+    products take their input as it stands."""
 
     tile: int
     most: int
     decode: bool = False
     splits: int = 0
     queries: int = 1
+    direct: bool = False
 
     def target_of(self, made_for: Target) -> Target:
-        return replace(made_for, tile_tokens=self.tile, tile_queries=self.queries, slim=self.splits == 1)
+        return replace(made_for, tile_tokens=self.tile, tile_queries=self.queries, slim=self.splits == 1, direct=self.direct)
 
     def limits_of(self, limits: Limits) -> Limits:
         return replace(limits, max_tokens=min(self.most, limits.slots), max_rows=min(self.most, limits.max_rows))
@@ -59,7 +65,8 @@ def sizes_for(c: ModelConfig, seqs: int) -> list[Size]:
     # fewer tokens are a batch; prompts go through the widest
     wide = [w for w in WIDE if w == WIDE[-1] or seqs > (few if w == WIDE[0] else w // 2)]
     if appends(c):
-        decode += [Size(w, min(w, seqs), decode=True, splits=slabs(c, w)) for w in wide if w == WIDE[0] or seqs > w // 2]
+        batches = [w for w in wide if w == WIDE[0] or seqs > w // 2]
+        decode += [Size(w, min(w, seqs), decode=True, splits=slabs(c, w), direct=direct(c, w)) for w in batches]
         wide = wide[-1:]
     most = PROMPT if seqs <= WIDE[-1] else BATCH_PROMPT
     prompts = Size(PROMPT_TILE, most, splits=PROMPT_SLABS, queries=PROMPT_QUERIES)
@@ -70,6 +77,12 @@ def slabs(c: ModelConfig, tokens: int) -> int:
     """Into how many slabs a kernel for batches of so many tokens cuts its k at most; 1: its products are slim."""
     whole = all(k % 128 == 0 for k in (c.hidden_size, c.q_rows, c.intermediate_size))  # as device/cuda/slim.cuh needs it
     return 1 if tokens <= SLIM_TOKENS and c.hidden_size >= SLIM_HIDDEN and whole else SLABS
+
+
+def direct(c: ModelConfig, tokens: int) -> bool:
+    """Whether products of a kernel for so many sequences of one token each take their input as it stands (device/cuda/direct.cuh).
+    Where a warp has several lines of a block that is slower."""
+    return tokens == DIRECT_TOKENS and c.hidden_size <= DIRECT_HIDDEN
 
 
 def appends(c: ModelConfig) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from eventide import target
 from eventide.backends.cuda.driver import Device
 from eventide.backends.cuda.kernel import CudaKernel
+from eventide.engine.sizes import Size, direct
 from eventide.engine.steps import Chunk, Step, make_step
 from eventide.errors import EventideError
 from eventide.ir.nodes import Plan
@@ -49,7 +50,9 @@ def plan_of(
 ) -> Plan:
     """`decode`: with tiles of so many tokens, so that several sequences take part; the engine has one with tiles of 1, too."""
     program = build_decoder(c, limits, "bfloat16", decode=decode, splits=splits)
-    return compile_plan(program, replace(H200, num_workers=workers, tile_tokens=tile, slim=splits == 1), schedule, verify=verify)
+    size = Size(tile, limits.max_tokens, decode=decode, splits=splits, direct=decode and splits > 1 and direct(c, tile))
+    made_for = size.target_of(replace(H200, num_workers=workers))
+    return compile_plan(program, made_for, schedule, verify=verify)
 
 
 def plan_of_one(c: ModelConfig, limits: Limits = LIMITS, schedule: str = "static") -> Plan:

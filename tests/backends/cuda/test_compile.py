@@ -27,7 +27,7 @@ from eventide.backends.cuda.fit import (
     divisions,
 )
 from eventide.backends.cuda.nvrtc import Binary, compile_source
-from eventide.engine.sizes import slabs
+from eventide.engine.sizes import Size, direct, slabs
 from eventide.errors import DeviceError, EventideError, MissingDependencyError
 from eventide.ir.expr import Var
 from eventide.ir.nodes import Plan
@@ -71,7 +71,9 @@ def many(name: str, tokens: int, tight: bool, decode: bool = False) -> Plan:
     limits = replace(BIG, max_tokens=tokens, max_rows=tokens, max_seqs=tokens)
     splits = slabs(MODELS[name], tokens)
     program = build_decoder(MODELS[name], limits, "bfloat16", decode=decode, splits=splits)
-    return compile_plan(program, replace(target.h200(tile_tokens=tokens, tight=tight), slim=splits == 1), verify=False)
+    size = Size(tokens, tokens, decode=decode, splits=splits, direct=decode and direct(MODELS[name], tokens))
+    made_for = size.target_of(target.h200(tight=tight))
+    return compile_plan(program, made_for, verify=False)
 
 
 def unsampled(plan: Plan) -> Plan:

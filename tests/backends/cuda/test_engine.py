@@ -74,6 +74,7 @@ def test_kernels_for_batches_follow_the_model() -> None:
         sizes = sizes_of(64, **changes)
         assert [(s.tile, s.most) for s in sizes if s.decode] == [(n, n) for n in (1, few, 16, 32, 64)]
         assert [s.splits for s in sizes if s.decode] == [0, 0, splits, 4, 4]
+        assert [s.tile for s in sizes if s.direct] == [16] * (changes is SMALL)
         assert [(s.tile, s.splits) for s in sizes if not s.decode] == [(8, 0), (64, 4), (256, 2)]
         assert sizes[-1].most == 2048
         # without those for sequences of one token each

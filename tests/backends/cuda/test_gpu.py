@@ -76,10 +76,13 @@ PASTS = (700, 5, 127, 1, 256, 257, 128, 130)  # around the spans of 128 position
 ALONE = {
     "wide heads": {"head_dim": 256, "num_heads": 4}, "groups of seven": {"head_dim": 32, "num_heads": 28, "num_kv_heads": 4},
     "all heads": {"head_dim": 32, "num_heads": 12, "num_kv_heads": 12},
+    "eight lines": {"hidden_size": 1024, "intermediate_size": 1408}, "not direct": {"hidden_size": 1408},
 }  # fmt: skip
 OF_ONE_EACH = [(16, 4, "qwen3", 132), (16, 1, "llama", 132), (64, 4, "qwen2", 132), (64, 4, "wide heads", 132)]
 # few workers: runs of more heads than warps
 OF_ONE_EACH += [(32, 4, "groups of seven", 132), (16, 4, "all heads", 7), (16, 1, "llama", 7)]
+# a warp's columns of a direct product stay or change from block to block, and may be of several lines
+OF_ONE_EACH += [(16, 4, "eight lines", 7), (16, 4, "qwen2", 132), (16, 4, "not direct", 132)]
 OF_PASTS = [(8, 1, "qwen3"), (8, 2, "llama"), (4, 5, "qwen2"), (1, 1, "qwen3"), (1, 3, "qwen3")]
 
 

@@ -40,7 +40,7 @@ from .layout import nbytes
 __all__ = ["Announced", "find_announced"]
 
 LARGEST = 1 << 20  # bytes of such a tensor
-TOTAL = 12 << 20  # and of all, which every step fills once
+TOTAL = 24 << 20  # and of all, which every step fills once
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ...ir.expr import Expr, Load, Mod, as_int, linear, tables, to_c, variables
 from ...ir.nodes import Edge, EventTensor, Plan, Segment, Span, TaskGrid, Tensor, Via, exprs_of
 from ...ops.declaration import Op
 from ...ops.registry import get_op
-from ...target import HALF_ROWS, TILES
+from ...target import DIRECT_ROWS, HALF_ROWS, TILES, WIDE_ROWS
 from .announce import Announced, find_announced
 from .layout import PANEL, TIGHT, Layout, lay_out, max_value, slab_bytes
 from .wgmma import wgmma_source
@@ -35,7 +35,8 @@ from .wgmma import wgmma_source
 DEVICE = Path(__file__).parents[2] / "device" / "cuda"
 # before the operators' code
 RUNTIME = (
-    "ptx.cuh", "runtime.cuh", "weights.cuh", "tiles.cuh", "fragments.cuh", "warps.cuh", "wide.cuh", "slim.cuh", "attention.cuh",
+    "ptx.cuh", "runtime.cuh", "weights.cuh", "tiles.cuh", "fragments.cuh", "direct.cuh", "warps.cuh", "wide.cuh", "slim.cuh",
+    "attention.cuh",
 )  # fmt: skip
 C_TYPES = {"float32": "float", "bfloat16": "bf16", "int32": "int", "int64": "i64"}
 LAYOUTS = {"plain": "PLAIN", PANEL: "PANEL8", TIGHT: "TIGHT8", TILES: "TILED"}
@@ -63,8 +64,8 @@ class Config:
 
 @dataclass
 class Argument:
-    """One 64-bit argument of a grid: ("tensor", name), ("maps" or "half maps", name of a weight), ("event", name) or ("number",
-    value)."""
+    """One 64-bit argument of a grid: ("tensor", name), ("maps of 64" rows, or 48 or 32, name of a weight), ("event", name) or
+    ("number", value)."""
 
     kind: str
     value: str | int
@@ -135,7 +136,7 @@ class _Generator:
         return {
             "NUM_SYMBOLS": max(len(self.layout.symbols), 1), "NUM_CELLS": self.layout.num_cells, "ARGS": stride,
             "WORKERS": self.schedule.num_workers, "SLOTS": c.slots, "SLOT": c.slot, "IN_FLIGHT": c.in_flight, "SCRATCH": c.scratch,
-            "WIDE": self.wide, "STAGES": stages(self.wide, c.scratch),
+            "WIDE": self.wide, "DIRECT": direct_rows(self.plan), "STAGES": stages(self.wide, c.scratch),
             "SUMS_BYTES": sums_bytes(self.wide),
             "TRACE": c.trace, "STAGED": max(self.layout.staged_bytes, 16),
             "ANNOUNCED": self.layout.announced_bytes, **({"OP_BLOCKS": c.per_op} if c.per_op else {}),
@@ -202,6 +203,11 @@ def wide_tokens(plan: Plan) -> int:
     return most if most > 8 else 0
 
 
+def direct_rows(plan: Plan) -> int:
+    """Rows of a task where products take their input as it stands (device/cuda/direct.cuh); 0 where they don't."""
+    return DIRECT_ROWS if wide_tokens(plan) and any(g.attrs.get("tile_n") == DIRECT_ROWS for g in plan.grids) else 0
+
+
 def sums_bytes(tokens: int) -> int:
     """What stands behind the stages of a wide product's input: sums of both warpgroups, of 64 tokens or 32 at once, of 64 rows and
     4 floats between (wide.cuh), or those of a slim product's warps, of all blocks of a pass (slim.cuh)."""
@@ -250,8 +256,9 @@ class _ClassBody:
         for a in self.grid.accesses:
             self._slot("operand", a.operand, Argument("tensor", a.tensor))
             if self._boxed(a.tensor):
-                half = self.grid.attrs.get("tile_n") == HALF_ROWS
-                self._slot("maps", a.operand, Argument("half maps" if half else "maps", a.tensor))
+                rows = self.grid.attrs.get("tile_n")
+                rows = rows if rows in (DIRECT_ROWS, HALF_ROWS) else WIDE_ROWS
+                self._slot("maps", a.operand, Argument(f"maps of {rows}", a.tensor))
         for name in sorted(self._tables()):
             if self.plan.tensors[name].role != "input":
                 self._slot("table", name, Argument("tensor", name))

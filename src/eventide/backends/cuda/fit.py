@@ -8,6 +8,7 @@ cuda.cuh. `compile_plan_source` tries divisions from the most ring to the most s
     tiles of 4 tokens       17 slots, 120 KiB: four tokens' input, of 12,288 columns too, stands beside their partial sums
     tiles of 8 tokens       22 slots, 88 KiB: of fewer columns
     tiles of 16 tokens      8 slots of 12,800 bytes, a slab of two panels each; 100 KiB: sixteen stages of x, sums of four blocks
+    and where products are direct: 10 slots of 12,288 bytes, 128 columns of 48 rows; sums of eight warps, twice
     tiles of 64 tokens      8 slots, 128 columns of 64 rows each; 100 KiB: four stages of x, sums of two blocks
     tiles of 256 tokens     6 slots; 145 KiB: four stages of half as many columns
 
@@ -23,7 +24,8 @@ from dataclasses import replace
 from ...errors import DeviceError
 from ...ir.nodes import Plan
 from ...ops.registry import get_op
-from .codegen import Config, Source, generate, wide_tokens
+from ...target import WIDE_ROWS
+from .codegen import Config, Source, direct_rows, generate, wide_tokens
 from .layout import PANEL, TAIL, TIGHT, line_bytes, slab_bytes
 from .nvrtc import Binary, compile_source
 
@@ -50,8 +52,9 @@ def divisions(plan: Plan) -> list[Config]:
     streams = [plan.tensors[a.tensor] for g in plan.grids for a in g.accesses if get_op(g.op).operand(a.operand).streamed]
     weights = [t for t in streams if t.role == "weight"]
     slot = max((slab_bytes(t.layout) for t in weights), default=slab_bytes(PANEL))
-    if wide:  # a line of 8 panels, and the tails of its slab
-        slot = 8 * max((line_bytes(t.layout) + TAIL * (t.layout == TIGHT) for t in weights), default=line_bytes(PANEL))
+    if wide:  # a line of a block's panels, and the tails of its slab
+        line = max((line_bytes(t.layout) + TAIL * (t.layout == TIGHT) for t in weights), default=line_bytes(PANEL))
+        slot = (direct_rows(plan) or WIDE_ROWS) // 8 * line
     per_op = int(plan.schedule is not None and plan.schedule.kind == "per_op")
     found = []
     for scratch in sizes:
@@ -65,7 +68,7 @@ def divisions(plan: Plan) -> list[Config]:
         if per_op or wide:  # nobody polls, or seldom
             limit = slots
         parts = {"slots": slots, "slot": slot, "in_flight": limit, "scratch": scratch * _KIB}
-        found.append(Config(**parts, announce=int(not wide), per_op=per_op))
+        found.append(Config(**parts, announce=int(not wide or direct_rows(plan) > 0), per_op=per_op))
     return found
 
 

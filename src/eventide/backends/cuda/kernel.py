@@ -28,7 +28,7 @@ from ...dtypes import to_numpy
 from ...errors import DeviceError, EventideError, ProgramError, StuckError, TensorError
 from ...ir.expr import evaluate
 from ...ir.nodes import Plan
-from ...target import TILES
+from ...target import DIRECT_ROWS, HALF_ROWS, TILES, WIDE_ROWS
 from ..base import Array, OnStep, Outputs, StepLike, shape_of, tensor_of
 from ..cpu import Loop, Stop
 from .codegen import Config
@@ -44,7 +44,7 @@ __all__ = ["THREADS", "CudaKernel", "packed_bytes"]
 
 THREADS = 384  # as in device/cuda/runtime.cuh
 STUCK = {1: "an event", 2: "the other workers to end the step", 3: "the ring", 4: "the host", 5: "data of another worker"}
-BOXES = {"maps": 8, "half maps": 4}  # panels of a box of the weights that wide products stream
+BOXES = {f"maps of {rows}": rows // 8 for rows in (WIDE_ROWS, DIRECT_ROWS, HALF_ROWS)}  # panels of a box of a weight in chunks
 _POLL_S = 2e-5  # between looks at a running launch
 
 
@@ -173,7 +173,7 @@ class CudaKernel:
         return address
 
     def _upload_maps(self) -> dict[tuple[str, str], int]:
-        """Addresses of the tensor maps of weights that are streamed box by box: of 8 panels' lines, or of 4, and of their tails."""
+        """Addresses of the tensor maps of weights that are streamed box by box: of some panels' lines, and of their tails."""
         names = list(dict.fromkeys((a.kind, str(a.value)) for row in self.source.segments for a in row if a.kind in BOXES))
         found = np.zeros((len(names), 2, 128), np.uint8)
         for maps, (kind, name) in zip(found, names):

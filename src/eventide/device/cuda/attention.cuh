@@ -280,7 +280,16 @@ struct attention_matrix_op {
     const float2* const turns = (const float2*)(w.scratch + TURNS) + q;
     #pragma unroll
     for (int i = 0; i < D / 8; ++i) x[i] = __float_as_uint(load_weak_4((const float*)(from + i * 8)));
-    const uint4 value = load_weak_16(row + (A::num_heads + A::num_kv_heads + h) * D + l % PIECES * 8);
+    const bf16* const itself = row + (A::num_heads + A::num_kv_heads + h) * D + l % PIECES * 8;
+    uint4 value = load_weak_16(itself);
+    if constexpr (A::polled) settle_together(w, [&] {
+      bool missing = absent(value);
+      if (missing) value = load_16(itself);
+      #pragma unroll
+      for (int i = 0; i < D / 8; ++i)
+        if (absent(x[i])) { x[i] = __float_as_uint(load_4((const float*)(from + i * 8))); missing = true; }
+      return missing;
+    });
     const u32* const norms = (const u32*)(w.scratch + NORMS + (key ? D * 2 : 0)) + q;
     float scale = 1.f;
     if constexpr (A::has_norm) {

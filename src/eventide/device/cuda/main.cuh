@@ -131,6 +131,7 @@ extern "C" __global__ void __launch_bounds__(ev::THREADS, 1) eventide_kernel(con
   if (threadIdx.x == 0) {
     block.init_barriers();
     block.quit = block.late = 0;
+    for (int i = 0; DIRECT && i < LOADERS; ++i) block.issued[i] = 0;
 #if EV_NO_RUN_AHEAD
     block.begun = 0;
 #endif
@@ -141,10 +142,10 @@ extern "C" __global__ void __launch_bounds__(ev::THREADS, 1) eventide_kernel(con
   if (threadIdx.x >= CONSUMERS) {
     give_registers<WIDE ? 40 : 56>();
     if (threadIdx.x / 32 < WARPS + LOADERS && threadIdx.x % 32 < LANES) loader_main(launch, &block, ring);
-    else if (WIDE && threadIdx.x / 32 == WARPS + LOADERS && threadIdx.x % 32 < 2) input_main(&block, scratch);
+    else if (WIDE && !DIRECT && threadIdx.x / 32 == WARPS + LOADERS && threadIdx.x % 32 < 2) input_main(&block, scratch);
   } else {
     take_registers<WIDE ? 232 : 224>();  // 168 each on average
     consumer_main(launch, &block, ring, scratch);
-    if (WIDE && threadIdx.x == 0) no_more_input(&block);
+    if (WIDE && !DIRECT && threadIdx.x == 0) no_more_input(&block);
   }
 }

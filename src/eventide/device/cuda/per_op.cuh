@@ -65,6 +65,7 @@ __device__ __forceinline__ void operator_main(const Launch* parameters, int segm
   if (tid == 0) {
     block->init_barriers();
     block->quit = block->late = 0;
+    for (int i = 0; DIRECT && i < LOADERS; ++i) block->issued[i] = 0;
   }
   if (tid < CONSUMERS) stage_step(launch, block, step, tid);
   wait_copies();
@@ -76,7 +77,7 @@ __device__ __forceinline__ void operator_main(const Launch* parameters, int segm
       Loader l(block, memory);
       while (!l.quit && next_run(c, l)) l.pump();
       l.drain();
-    } else if (WIDE && tid / 32 == WARPS + LOADERS && tid % 32 < 2) {
+    } else if (WIDE && !DIRECT && tid / 32 == WARPS + LOADERS && tid % 32 < 2) {
       input_main(block, memory + RING);
     }
     return;
@@ -88,7 +89,7 @@ __device__ __forceinline__ void operator_main(const Launch* parameters, int segm
   w.step = step;
   w.segment = segment;
   run_share(c, w);
-  if (WIDE && tid == 0) no_more_input(block);
+  if (WIDE && !DIRECT && tid == 0) no_more_input(block);
   w.report_late();
   if (last && tid == 0) end_step(launch, step);
 }

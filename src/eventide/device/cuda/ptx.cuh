@@ -34,6 +34,7 @@ __device__ __forceinline__ uint4 load_shared_16(u32 address) {
   return v;
 }
 
+__device__ __forceinline__ void store_shared(u32 address, u32 v) { asm volatile("st.volatile.shared.u32 [%0], %1;" ::"r"(address), "r"(v) : "memory"); }
 __device__ __forceinline__ void store_shared(u32 address, float v) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(v) : "memory"); }
 
 // ---- mbarriers in shared memory

@@ -5,7 +5,7 @@
 // same shares of the same grids ahead of the consumers and copies the operands that depend on nothing (weights) into a
 // ring of slots in shared memory, in the order in which they will be used, with a limit on the bytes in flight.
 // Chunk i of the worker's stream lands in slot i % SLOTS and is consumed by warp i % 8. Wide products (wide.cuh) have a loader and
-// half of the slots for each warpgroup, whose four warps consume a chunk together.
+// half of the slots for each warpgroup, whose four warps consume a chunk together, or by turns (direct.cuh).
 //
 // Every wait for somebody is bounded: a wait longer than `spin_limit` nanoseconds writes what it waited for into the status record
 // and raises the abort flag, on which every other wait of the grid gives up too.
@@ -26,7 +26,8 @@ constexpr int CONSUMERS = WARPS * 32;    // consumer threads
 constexpr int THREADS = CONSUMERS + 128; // and the loader's warpgroup, of which LANES threads work
 constexpr int LANES = WIDE ? 1 : 2;      // threads of a warp that loads weights, of which there are
 constexpr int LOADERS = WIDE ? 2 : 1, OWN_SLOTS = SLOTS / LOADERS;  // and the slots of each
-constexpr int READERS = WIDE ? 4 : 1;    // warps that read a chunk of the ring
+constexpr int READERS = WIDE && !DIRECT ? 4 : 1;                    // warps that read a chunk of the ring
+constexpr int PANELS = DIRECT ? DIRECT / 8 : 8;                     // of a block of wide products; DIRECT: rows of direct ones
 constexpr bool ONCE = WIDE <= 64;        // whether a step reads its weights once: longer ones have several tiles of tokens
 constexpr bool BY_LINES = WIDE <= 64;    // how the warpgroups share wide products, see wide.cuh
 constexpr int STAGES_A_LINE = WIDE <= 128 ? 1 : 2, STAGE_BYTES = WIDE * 256 / STAGES_A_LINE;  // of a wide product's input
@@ -130,6 +131,7 @@ struct Block {
 #if EV_NO_RUN_AHEAD
   volatile u32 begun;      // runs of streamed tasks whose events were triggered
 #endif
+  volatile u32 issued[LOADERS];  // chunks that each loader has asked for, where products are direct
 };
 
 __device__ __forceinline__ int ev_min(int a, int b) { return a < b ? a : b; }
@@ -482,8 +484,8 @@ struct Loader {
   int task;        // the first task of the next run; -1: the share's first
   u32 slot, lap;   // of the next chunk; laps are counted modulo 2
   u32 own;         // which of the loaders this is
-  u32 lane;
-  u32 ring, bars, flag;  // shared memory: slots, full and empty barriers, and Block::quit
+  u32 lane, issued;
+  u32 ring, bars, flag, told;  // shared memory: slots, full and empty barriers, Block::quit and Block::issued
   bool quit;
 #if EV_NO_RUN_AHEAD
   u32 runs;
@@ -494,6 +496,8 @@ struct Loader {
     ring = opaque(shared_address(memory)) + own * OWN_SLOTS * SLOT;
     bars = opaque(shared_address(b->full)) + own * OWN_SLOTS * 8;
     flag = opaque(shared_address((const void*)&b->quit));
+    told = opaque(shared_address((const void*)&b->issued[own]));
+    issued = 0;
 #if EV_NO_RUN_AHEAD
     runs = 0;
     block = b;
@@ -531,7 +535,8 @@ struct Loader {
       for (int line = BY_LINES ? own * each : 0; line < wide.lines; line += BY_LINES ? LOADERS * each : 1) {
         for (int b = first + (BY_LINES ? 0 : own); b < end; b += BY_LINES ? 1 : LOADERS) {
           if (WIDE == 16 && wide.half) bring_half(wide.first + b, wide.line + line);
-          else bring(wide.first + b, wide.line + line, wide.tail > 0 && line % 4 < (BY_LINES ? LOADERS : 1));
+          else bring(wide.first + b, wide.line + line, wide.tail > 0 && (DIRECT || line % 4 < (BY_LINES ? LOADERS : 1)));
+          if (DIRECT) store_shared(told, ++issued);
           if (quit) return;
           if (++slot == OWN_SLOTS) { slot = 0; lap ^= 1; }
         }
@@ -565,9 +570,9 @@ struct Loader {
     if (!await_slot()) return;
     const u32 full = bars + slot * 8, to = ring + slot * SLOT;
     const int slab = line / 4, before = slab * wide.tail;  // bytes of tails
-    mbar_expect(full, 8 * (wide.bytes + (tails ? wide.tail : 0)));
-    bulk_stream_box<ONCE>(to, wide.maps, (line * wide.bytes + before) / 8, block * 8, full);
-    if (tails) bulk_stream_box<ONCE>(to + 8 * wide.bytes, wide.maps + 128, (ev_min(slab * 4 + 4, wide.all) * wide.bytes + before) / 8, block * 8, full);
+    mbar_expect(full, PANELS * (wide.bytes + (tails ? wide.tail : 0)));
+    bulk_stream_box<ONCE>(to, wide.maps, (line * wide.bytes + before) / 8, block * PANELS, full);
+    if (tails) bulk_stream_box<ONCE>(to + PANELS * wide.bytes, wide.maps + 128, (ev_min(slab * 4 + 4, wide.all) * wide.bytes + before) / 8, block * PANELS, full);
   }
 
   // two lines of four panels, and the tails of their slab

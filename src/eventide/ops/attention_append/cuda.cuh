@@ -16,7 +16,7 @@ struct attention_append_view {
   typedef typename A::block_table_t block_table_t;
   typedef typename A::q_in_t q_t;
   static constexpr int num_heads = A::num_heads, num_kv_heads = A::num_kv_heads, head_dim = A::head_dim, page_size = A::page_size;
-  static constexpr bool has_norm = A::has_q_norm;
+  static constexpr bool has_norm = A::has_q_norm, polled = A::q_in_t::polled && A::k_in_t::polled && A::v_in_t::polled;
   const A& own;
   typename A::q_in_t q;
   typename A::k_past_t k_cache;
@@ -32,7 +32,7 @@ struct attention_append_view {
 
 template <class A>
 struct attention_append_op {
-  static constexpr bool RUNS = true;
+  static constexpr bool RUNS = true, ANNOUNCES = true;
   typedef attention_append_view<A> View;
   static_assert(A::head_dim % 32 == 0 && A::head_dim <= 256, "attention_append needs a head size of whole 32, 256 at most");
   static_assert(A::num_heads / A::num_kv_heads <= 7, "attention_append needs at most 7 query heads for each KV head");

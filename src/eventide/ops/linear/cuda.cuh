@@ -319,7 +319,7 @@ struct linear_narrow_op {
 template <class A>
 struct linear_wide_op : Stateless {
   static constexpr bool RUNS = true, WHOLE_CHUNKS = true;
-  typedef wide_product<A, A::x_t::dim1> Product;
+  typedef typename either<(DIRECT > 0), direct_product<A, A::x_t::dim1>, wide_product<A, A::x_t::dim1>>::type Product;
   static __device__ __forceinline__ void stream(const A& a, Loader& l, int m, int n, int count) { Product::stream(a, l, n, count); }
   __device__ __forceinline__ void run(const A& a, Worker& w, int m, int n, int count) { Product::run(a, w, m, n, count); }
 };

@@ -7,7 +7,7 @@ namespace ev {
 
 template <class A>
 struct merge_norm_op {
-  static constexpr bool RUNS = false;
+  static constexpr bool RUNS = false, ANNOUNCES = true;
   static constexpr int S = A::part_t::dim0, N = A::y_t::dim1, PIECES = (N / 8 + CONSUMERS - 1) / CONSUMERS;
   static constexpr int ROOM = S * PIECES >= 8 ? 1 : 8 / (S * PIECES), G = A::tile_m < ROOM ? A::tile_m : ROOM;  // tokens at once
   static constexpr int AT_ONCE = PIECES * S <= 8 ? PIECES : 1;                                                   // pieces of them
@@ -42,6 +42,16 @@ struct merge_norm_op {
       for (int i = 0; i < PIECES; ++i)
         y[g][i] = column(w, i) < N ? load_weak_16(a.residual.data + (i64)ev_min(t + g, end - 1) * N + column(w, i)) : make_uint4(0, 0, 0, 0);
     }
+    if constexpr (A::residual_t::polled) settle_together(w, [&] {
+      bool missing = false;
+      #pragma unroll
+      for (int g = 0; g < G; ++g) {
+        #pragma unroll
+        for (int i = 0; i < PIECES; ++i)
+          if (column(w, i) < N && absent(y[g][i])) { y[g][i] = load_16(a.residual.data + (i64)ev_min(t + g, end - 1) * N + column(w, i)); missing = true; }
+      }
+      return missing;
+    });
     #pragma unroll
     for (int first = 0; first < PIECES; first += AT_ONCE) {
       uint4 lo[G][AT_ONCE][S], hi[G][AT_ONCE][S];
@@ -57,6 +67,17 @@ struct merge_norm_op {
           }
         }
       }
+      if constexpr (A::part_t::polled) settle_together(w, [&] {
+        bool missing = false;
+        #pragma unroll
+        for (int i = 0; i < G * AT_ONCE * S; ++i) {
+          const int g = i / (AT_ONCE * S), j = i / S % AT_ONCE, s = i % S;
+          const float* const p = a.part.data + ((i64)s * a.y.dim0 + ev_min(t + g, end - 1)) * N + ev_min(column(w, first + j), N - 8);
+          if (unwritten(lo[g][j][s])) { lo[g][j][s] = load_16(p); missing = true; }
+          if (unwritten(hi[g][j][s])) { hi[g][j][s] = load_16(p + 4); missing = true; }
+        }
+        return missing;
+      });
       #pragma unroll
       for (int g = 0; g < G; ++g) {
         #pragma unroll
@@ -94,6 +115,8 @@ struct merge_norm_op {
       }
     }
   }
+
+  static __device__ __forceinline__ bool unwritten(const uint4& v) { return v.x == ~0u || v.y == ~0u || v.z == ~0u || v.w == ~0u; }
 
   // adds the slabs' eight sums to eight elements; the sum of their squares
   static __device__ __forceinline__ float merge(const uint4 (&lo)[S], const uint4 (&hi)[S], uint4& y) {

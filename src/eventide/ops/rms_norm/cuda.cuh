@@ -6,9 +6,10 @@ namespace ev {
 
 template <class A>
 struct rms_norm_op : Stateless {
-  static constexpr bool RUNS = false;
+  static constexpr bool RUNS = false, ANNOUNCES = true;
   static constexpr int H = A::y_t::dim1, TEAM = A::tile_m == 1 ? CONSUMERS : 32, PIECES = (H / 8 + TEAM - 1) / TEAM;
   static constexpr bool HELD = PIECES <= 4;
+  static_assert(HELD || !A::x_t::polled, "rms_norm waits for inputs that registers hold");
   static_assert(H % 8 == 0, "rms_norm needs a multiple of 8 columns");
 
   static __device__ __forceinline__ uint4 scaled(const A& a, const uint4& v, float scale, int k) {
@@ -59,6 +60,15 @@ struct rms_norm_op : Stateless {
           const int k = (thread + i * TEAM) * 8;
           v[i] = k < H ? load_weak_16(x + k) : make_uint4(0, 0, 0, 0);
         }
+        if constexpr (A::x_t::polled) settle_together(w, [&] {
+          bool missing = false;
+          #pragma unroll
+          for (int i = 0; i < PIECES; ++i) {
+            const int k = (thread + i * TEAM) * 8;
+            if (k < H && absent(v[i])) { v[i] = load_16(x + k); missing = true; }
+          }
+          return missing;
+        });
         #pragma unroll
         for (int i = 0; i < PIECES; ++i) square += square_of(v[i]);
         const float scale = scale_of(w, square);
