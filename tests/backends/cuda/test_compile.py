@@ -312,8 +312,8 @@ def test_a_wide_product_knows_its_weight_as_boxes() -> None:
     """A weight's tensor maps are an argument of its grid, beside its address; other grids have none."""
     source = generate(product(64), Config(scratch=100 * 1024))
     kinds = [[a.kind for a in row] for row in source.segments]
-    assert [row.count("maps") for row in kinds] == [0, 1]
-    assert [a.value for a in source.segments[1] if a.kind == "maps"] == ["w"]
+    assert [row.count("maps of 64") for row in kinds] == [0, 1]
+    assert [a.value for a in source.segments[1] if a.kind == "maps of 64"] == ["w"]
     assert "struct w_t { const bf16* data; const u8* maps; " in source.text
 
 

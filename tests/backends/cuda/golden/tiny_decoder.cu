@@ -13,6 +13,7 @@ constexpr int SLOT = 8192;
 constexpr int IN_FLIGHT = 6;
 constexpr int SCRATCH = 90112;
 constexpr int WIDE = 0;
+constexpr int DIRECT = 0;
 constexpr int STAGES = 1;
 constexpr int SUMS_BYTES = 33024;
 constexpr int TRACE = 0;
