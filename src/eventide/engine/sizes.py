@@ -24,7 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 TILE = 8  # tokens of the narrow kernels
-FEW = 4  # sequences up to which a narrow one decodes faster, where that of 16 tokens is slim
+FEW = 4  # sequences up to which a narrow one decodes faster, where that of 16 tokens is slim or direct
 WIDE = (16, 32, 64)  # tokens of the wide ones for batches
 SLABS = 4  # of k, into which they cut the outputs to the residual at most
 SLIM_TOKENS, SLIM_HIDDEN = 16, 2560  # but with so few tokens and so many columns products are slim, and nothing is cut
@@ -60,8 +60,10 @@ def sizes_for(c: ModelConfig, seqs: int) -> list[Size]:
     """The kernels for a model and so many sequences; of each kind the smallest first."""
     if family_of(c).build_program.__func__ is not ModelFamily.build_program.__func__:  # type: ignore[attr-defined]
         return [Size(TILE, max(TILE, seqs))]
-    few = FEW if slabs(c, WIDE[0]) == 1 else TILE
-    decode = [Size(1, 1, decode=True)] + ([Size(few, min(few, seqs), decode=True)] if seqs > 1 else [])
+    straight = direct(c, WIDE[0])
+    few = FEW if straight or slabs(c, WIDE[0]) == 1 else TILE
+    narrow = Size(TILE if straight else few, min(few, seqs), decode=True)
+    decode = [Size(1, 1, decode=True)] + ([narrow] if seqs > 1 else [])
     # fewer tokens are a batch; prompts go through the widest
     wide = [w for w in WIDE if w == WIDE[-1] or seqs > (few if w == WIDE[0] else w // 2)]
     if appends(c):
@@ -82,7 +84,7 @@ def slabs(c: ModelConfig, tokens: int) -> int:
 def direct(c: ModelConfig, tokens: int) -> bool:
     """Whether products of a kernel for so many sequences of one token each take their input as it stands (device/cuda/direct.cuh).
     Where a warp has several lines of a block that is slower."""
-    return tokens == DIRECT_TOKENS and c.hidden_size <= DIRECT_HIDDEN
+    return tokens == DIRECT_TOKENS and c.hidden_size <= DIRECT_HIDDEN and appends(c)
 
 
 def appends(c: ModelConfig) -> bool:

@@ -69,17 +69,17 @@ SLIM = {"hidden_size": 4096, "intermediate_size": 12288, "head_dim": 128}
 
 
 def test_kernels_for_batches_follow_the_model() -> None:
-    """Where a batch's products are slim its kernel takes over from four sequences on, else from eight."""
-    for changes, few, splits in ((SLIM, 4, 1), (SMALL, 8, 4), ({**SLIM, "intermediate_size": 8640}, 8, 4)):
+    """Where a batch's products are slim or direct its kernel takes over from four sequences on, else from eight."""
+    for changes, tile, few, splits in ((SLIM, 4, 4, 1), (SMALL, 8, 4, 4), ({**SLIM, "intermediate_size": 8640}, 8, 8, 4)):
         sizes = sizes_of(64, **changes)
-        assert [(s.tile, s.most) for s in sizes if s.decode] == [(n, n) for n in (1, few, 16, 32, 64)]
+        assert [(s.tile, s.most) for s in sizes if s.decode] == [(1, 1), (tile, few), (16, 16), (32, 32), (64, 64)]
         assert [s.splits for s in sizes if s.decode] == [0, 0, splits, 4, 4]
         assert [s.tile for s in sizes if s.direct] == [16] * (changes is SMALL)
         assert [(s.tile, s.splits) for s in sizes if not s.decode] == [(8, 0), (64, 4), (256, 2)]
         assert sizes[-1].most == 2048
         # without those for sequences of one token each
         sizes = sizes_of(64, **{**changes, "num_heads": 16, "num_kv_heads": 2})
-        assert [(s.tile, s.most) for s in sizes if s.decode] == [(1, 1), (few, few)]
+        assert [(s.tile, s.most) for s in sizes if s.decode] == [(1, 1), (tile, tile)]
         assert [(s.tile, s.splits) for s in sizes if not s.decode] == [(8, 0), (16, splits), (32, 4), (64, 4), (256, 2)]
     assert [s.most for s in sizes_of(12, **SLIM) if s.decode] == [1, 4, 12]
     assert [s.most for s in sizes_of(8, **SLIM) if s.decode] == [1, 4, 8]
@@ -94,7 +94,7 @@ def test_a_batch_goes_to_the_kernel_that_decodes_it_and_is_profiled_there(slim: 
     runner = CudaRunner(kernels, Limits(max_seqs=64, max_seq_len=64))  # type: ignore[arg-type]
     batches = (1, 2, 4, 5, 8, 9, 17, 64)
     tiles = {n: (runner._decode_kernel(n) or runner._batch_kernel(n)[1]).plan.tile for n in batches}  # type: ignore[attr-defined]
-    few, next_tile = (4, 16) if slim else (8, 8)
+    few, next_tile = 4 if slim else 8, 16 if slim or alone else 8
     assert tiles == {1: 1, 2: few, 4: few, 5: next_tile, 8: next_tile, 9: 16, 17: 32, 64: 64}
     assert (runner._decode_kernel(64) is not None) == alone
     for n in () if alone else (9, 17, 64, *((5, 8) if slim else ())):
