@@ -2,6 +2,7 @@
 
     Size(1, 1, decode=True)              one sequence that has one token
     Size(16, 16, decode=True, splits=1)  up to 16 sequences of one token each, products slim
+    Size(16, 16, decode=True, splits=4, direct=True)  the same of a small model, products direct
     Size(64, 64, splits=4, queries=4)    up to 64 tokens of any sequences, 64 a product's task, 4 an attention task
     Size(256, 2048, splits=2, ...)       prompts
 

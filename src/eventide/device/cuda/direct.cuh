@@ -18,6 +18,7 @@ struct direct_product {
   static constexpr int TOKENS = 16, N = A::y_t::dim1, LINES = K / BLOCK, ROWS = A::tile_n, ROW = ROWS + 4;
   static constexpr int PARTS = LINES < WARPS ? LINES : WARPS, PART = TOKENS * ROW * 4;  // sums of a block, and bytes of each
   static constexpr bool STAYS = LINES == WARPS;                                         // a warp's line is the same for all blocks
+  // rows of sums that are 16 modulo 32 floats, and 4 more: a warp's stores meet all banks
   static_assert(A::tile_m == TOKENS && (ROWS == DIRECT || !DIRECT) && ROWS % 32 == 16, "a direct product has 16 tokens a task");
   static_assert(K % BLOCK == 0, "a direct product needs k to be a multiple of 128");
   static_assert(!A::has_norm_weight && !A::has_rows && !A::has_squares && !A::has_residual, "a direct product stands alone");
@@ -33,6 +34,7 @@ struct direct_product {
   static __device__ __forceinline__ const bf16* place(const A& a, const Worker& w, int first, int tokens, int line, int i) {
     return a.x.data + (i64)(first + ev_min(w.lane / 4 + i * 8, tokens - 1)) * A::x_t::dim1 + line * BLOCK + w.lane % 4 * 8;
   }
+  // without an order of their own, which would take longer: what isn't there yet is asked for again with one
   static __device__ __forceinline__ void ask(const A& a, const Worker& w, int first, int tokens, int line, Columns& x) {
     #pragma unroll
     for (int i = 0; i < 2; ++i) {
