@@ -9,13 +9,16 @@ namespace ev {
 namespace {
 
 constexpr int kWindow = 16;  // exponents that a code can say
+constexpr int kAbove = 4;
 
 // the values of one row in a group, side by side
 typedef uint16_t Group __attribute__((vector_size(2 * kNarrowGroup)));
 
 inline int exponent(uint16_t bits) { return bits >> 7 & 0xff; }
 
-// the base whose window holds most of the row, the highest of several; how many it leaves out
+// The base whose window holds most of the row, the lowest of several; how many it leaves out. A window ends kAbove exponents above
+// the most frequent one at most: where products are those of fixed-point numbers (Fixed in matmul.h), a few large values would
+// cost the others their accuracy.
 uint8_t best_base(const uint16_t* row, int64_t k, int64_t& outside) {
   // neighbours are counted apart, so that no count waits for the one before
   uint32_t counts[4][256] = {};
@@ -23,13 +26,16 @@ uint8_t best_base(const uint16_t* row, int64_t k, int64_t& outside) {
   for (; i + 4 <= k; i += 4)
     for (int j = 0; j < 4; j++) counts[j][exponent(row[i + j])]++;
   for (; i < k; i++) counts[0][exponent(row[i])]++;
+  for (int e = 0; e < 256; e++)
+    for (int j = 1; j < 4; j++) counts[0][e] += counts[j][e];
+  const int frequent = int(std::max_element(counts[0], counts[0] + 256) - counts[0]);
+  const int last = std::min(255, std::max(kWindow - 1, frequent + kAbove));
   int64_t inside = 0, most = -1;
   int best = 0;
-  for (int e = 0; e < 256; e++) {
-    for (int j = 1; j < 4; j++) counts[0][e] += counts[j][e];
+  for (int e = 0; e <= last; e++) {
     inside += counts[0][e];
     if (e >= kWindow) inside -= counts[0][e - kWindow];
-    if (e >= kWindow - 1 && inside >= most) most = inside, best = e - (kWindow - 1);
+    if (e >= kWindow - 1 && inside > most) most = inside, best = e - (kWindow - 1);
   }
   outside = k - most;
   return uint8_t(best);

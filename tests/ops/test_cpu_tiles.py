@@ -14,6 +14,7 @@ from .calls import by_reference, by_tiles, plan_of
 from .native import FLAGS, Panel, cpu_ops, library, pack, pack_narrow, runnable
 
 ISAS = [pytest.param(i, marks=pytest.mark.skipif(not runnable(i), reason=f"this CPU does not run {i}")) for i in FLAGS]
+FIXED = {"avx2"}  # there bfloat16 weights in 12 bits and bfloat16 x are multiplied as integers (device/cpu/fixed.h)
 CASES = [
     pytest.param(name, case, dtype, id=f"{name}: {case.name}, {dtype}")
     for name in cpu_ops()
@@ -53,6 +54,8 @@ def narrow_with_exceptions(rng: np.random.Generator, n: int, k: int) -> tuple[np
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_weights_of_twelve_bits_give_the_bits_of_sixteen(isa: str, dtype: str) -> None:
+    if isa in FIXED and dtype == "bfloat16":
+        pytest.skip("products of integers: see test_products_of_fixed_point_numbers")
     rng, lib = np.random.default_rng(3), library(isa)
     for n, k in [(70, 461), (32, 128), (96, 1024), (40, 261)]:
         w, packed = narrow_with_exceptions(rng, n, k)
@@ -67,6 +70,62 @@ def test_weights_of_twelve_bits_give_the_bits_of_sixteen(isa: str, dtype: str) -
                 lib.run("linear", operands, {"eps": 1e-6}, {"tile_m": 128, "tile_n": 32}, extents)
                 results.append(y)
             assert results[0].tobytes() == results[1].tobytes(), f"{tokens} tokens, w {w.shape}"
+
+
+@pytest.mark.parametrize("isa", [p for p in ISAS if p.values[0] in FIXED])
+@pytest.mark.parametrize("outliers", ["none", "x", "w"])
+def test_products_of_fixed_point_numbers(isa: str, outliers: str) -> None:
+    """Off by less than rounding y to bfloat16 costs, in the same bits whichever tokens are multiplied together."""
+    rng, lib = np.random.default_rng(6), library(isa)
+
+    def run(weight: Panel, x: np.ndarray, norm: np.ndarray, residual: np.ndarray) -> np.ndarray:
+        tokens, n = residual.shape
+        y = np.full((tokens, n), np.nan, np.float32)
+        operands = {"x": x, "w": weight, "norm_weight": norm, "residual": residual, "y": y}
+        lib.run("linear", operands, {"eps": 1e-6}, {"tile_m": 128, "tile_n": 32}, [-(-tokens // 128), -(-n // 32)])
+        return y
+
+    for n, k in [(70, 461), (32, 128), (96, 1024), (40, 261)]:
+        w, _ = narrow_with_exceptions(rng, n, k)
+        x, residual, norm = normal(rng, "bfloat16", 131, k), normal(rng, "float32", 131, n, scale=0.1), normal(rng, "bfloat16", k)
+        x[7] = 0
+        if outliers == "x":
+            x[:, ::97] *= 100
+        if outliers == "w":
+            w[rng.integers(n, size=n * k // 6000), rng.integers(k, size=n * k // 6000)] *= 3000
+        packed = pack_narrow(w)
+        assert packed is not None
+        exact, whole = run(pack(w), x, norm, residual), run(packed, x, norm, residual)
+        # against all tokens' norm: what is rounded of x is small beside x, not beside every value of it
+        error = np.linalg.norm(whole - exact, axis=1) / np.linalg.norm(exact, axis=1).mean()
+        assert error[7] == 0 and 0 < error.max() < 4e-4, f"w {w.shape}: {error.max():.1e}"
+        for tokens in range(1, 26):
+            first = int(rng.integers(131 - tokens))
+            some = slice(first, first + tokens)
+            assert run(packed, x[some], norm, residual[some]).tobytes() == whole[some].tobytes(), f"{tokens} tokens, w {w.shape}"
+
+
+@pytest.mark.parametrize("isa", [p for p in ISAS if p.values[0] in FIXED])
+def test_fixed_point_numbers_at_their_limits(isa: str) -> None:
+    """Sums of the largest integers do not overflow, in blocks that are full and that are not; values that are not finite make
+    their own token's results NaN."""
+    lib = library(isa)
+    largest = np.float32(255 / 128)
+    for k in (1024, 200, 2):
+        w = np.full((32, k), largest, np.float32).astype("bfloat16")
+        w[1] *= -1
+        packed = pack_narrow(w)
+        for value in (1.0, 1.9921875, 2.0**-100, 2.0**100):
+            x = np.full((9, k), value, np.float32).astype("bfloat16")
+            x[1] *= -1
+            x[2, 1:], x[3, 1:], x[4, 0], x[5, k - 1] = 0, x[3, 1:] / 16384, np.nan, np.inf
+            y = np.zeros((9, 32), np.float32)
+            lib.run("linear", {"x": x, "w": packed, "y": y}, {}, {"tile_m": 128, "tile_n": 32}, [1, 1])
+            assert np.isnan(y[4:6]).all()
+            with np.errstate(invalid="ignore"):
+                want = x.astype(np.float64) @ w.astype(np.float64).T
+            finite = [0, 1, 2, 3, 6, 7, 8]
+            np.testing.assert_allclose(y[finite], want[finite], rtol=1e-3)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -14,7 +14,8 @@ stay the same, and sampling is part of the plan. It releases the GIL, gives prog
 signals about every 50 ms, and ends early when a stop rule, `stop()` or a callback says so.
 
 A bfloat16 weight in panels takes 12 bits a value, without loss, where a step waits for memory (`narrow`); results have the same
-bits as with 16. A weight whose exponents lie too far apart for that stays as it is.
+bits as with 16, except with AVX2, which multiplies such weights and bfloat16 x as integers (device/cpu/fixed.h). A weight whose
+exponents lie too far apart for that stays as it is.
 
 Operator code is chosen at run time among the instruction sets that this processor has (EVENTIDE_CPU_ISA overrides).
 """

@@ -47,6 +47,24 @@ inline float largest(F x) {
 }
 inline F dot(F acc, U, U) { return acc; }
 
+// sum += the products of the pairs of int16 that each lane of a and b holds
+#define EV_FIXED
+inline void add_dot(I& sum, U a, U b) {
+  U products;
+  asm("vpmaddwd %2, %1, %0" : "=x"(products) : "x"(a), "x"(b));
+  asm("vpaddd %1, %0, %0" : "+x"(sum) : "x"(products));
+}
+// the values of a, then those of b, to the nearest int16
+inline U to_fixed(F a, F b) {
+  return reinterpret_cast<U>(_mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b)), 0xd8));
+}
+// the pairs of bf16 numbers that lanes hold, to the nearest int16
+inline U to_fixed(U pairs) {
+  const __m256i even = _mm256_cvtps_epi32(reinterpret_cast<__m256>(pairs << 16));
+  const __m256i odd = _mm256_cvtps_epi32(reinterpret_cast<__m256>(pairs & 0xffff0000u));
+  return reinterpret_cast<U>(_mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa));
+}
+
 // r[i][j] <-> r[j][i]: pairs of rows, pairs of pairs, then halves
 inline void transpose(U (&r)[L]) {
   __m256 a[8], b[8];

@@ -9,6 +9,7 @@
 //     Pairs  bf16 w[k / 2][32][2], widened in registers     2 k a step, the same bits as F32 on the widened weights
 //     Dots   the same and bf16 x, for has_dot               2 k a step
 //     Halves bf16 w[k][columns], rows of a cache            1 k a step
+//     Fixed  int16 w[k / 2][32][2], and int16 x             2 k a step: see fixed.h
 //
 // T = 12, V = 2 fills the 32 registers of AVX-512: 24 sums, 4 of weights, 1 of x. With few tokens the sums are too few to
 // hide the latency of an FMA (4 cycles), so C blocks of k are summed side by side; blocks have sums of their own anyway.
@@ -36,8 +37,16 @@ enum class Tokens { apart, beside };
 template <Tokens X, int T>
 constexpr int64_t place(int t, int k) { return X == Tokens::apart ? t * kBlock + k : k * T + t; }
 
-struct F32 {
-  using Given = float;
+// What all but Fixed have in common: sums are floats, and join the total as they are.
+template <class T>
+struct Plain {
+  using Given = T;
+  using Sum = F;
+  static constexpr bool scaled = false;
+  static EV_INLINE F join(F total, F sum, const float*) { return total + sum; }
+};
+
+struct F32 : Plain<float> {
   static constexpr int step = 1, lane_bytes = 4, unroll = L == 8 ? 4 : 1;
   template <int T, int V, Tokens X>
   static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x) {
@@ -59,8 +68,7 @@ struct F32 {
   }
 };
 
-struct Pairs {
-  using Given = float;
+struct Pairs : Plain<float> {
   static constexpr int step = 2, lane_bytes = 4, unroll = 1;
   // L rows that are in a register already
   template <int T, int V, Tokens X>
@@ -91,8 +99,7 @@ struct Pairs {
   }
 };
 
-struct Dots {
-  using Given = bf16;
+struct Dots : Plain<bf16> {
   static constexpr int step = 2, lane_bytes = 4, unroll = 1;
   template <int T, int V, Tokens X>
   static EV_INLINE void add_pair(F (&acc)[T][V], int v, U pair, const Given* x) {
@@ -109,8 +116,7 @@ struct Dots {
   }
 };
 
-struct Halves {
-  using Given = float;
+struct Halves : Plain<float> {
   static constexpr int step = 1, lane_bytes = 2, unroll = 1;
   template <int T, int V, Tokens X>
   static EV_INLINE void add(F (&acc)[T][V], const void* w, const Given* x) {
@@ -129,7 +135,8 @@ enum class Ahead { nothing, weights, other };
 
 // What one product reads and writes. Strides: `ws` bytes from a step's weights to the next step's, `os` elements from a token
 // of out to the next (in x it is always kBlock, so that addresses are constants); with C blocks side by side, `wb` bytes and
-// `xb` elements from a block to the next. `next` and `next_bytes`: what to prefetch for Ahead::other.
+// `xb` elements from a block to the next. `back`: what a token's sums are multiplied by, where W is scaled. `next` and
+// `next_bytes`: what to prefetch for Ahead::other.
 template <class W>
 struct Product {
   const char* w;
@@ -138,6 +145,7 @@ struct Product {
   int64_t steps;
   float* out;
   int64_t os;
+  const float* back = nullptr;
   int64_t wb = 0, xb = 0;
   const char* next = nullptr;
   int64_t next_bytes = 0;
@@ -151,10 +159,10 @@ struct Count {
 // V·L rows and T tokens; the sums of the C blocks join `out` one after the other.
 template <class W, int T, int V, int C, Ahead ahead, Tokens X>
 inline void micro(Product<W> p) {
-  F acc[C][T][V];
+  typename W::Sum acc[C][T][V];
   EV_UNROLL for (int c = 0; c < C; c++)
     EV_UNROLL for (int t = 0; t < T; t++)
-      EV_UNROLL for (int v = 0; v < V; v++) acc[c][t][v] = F{};
+      EV_UNROLL for (int v = 0; v < V; v++) acc[c][t][v] = typename W::Sum{};
   const int64_t stride = ahead == Ahead::other ? p.next_bytes / p.steps + 1 : 0;
   auto steps = [&](int64_t s, auto count) EV_INLINE_LAMBDA {
     EV_UNROLL for (int u = 0; u < count.value; u++) {
@@ -177,7 +185,7 @@ inline void micro(Product<W> p) {
     EV_UNROLL for (int t = 0; t < T; t++)
       EV_UNROLL for (int v = 0; v < V; v++) {
         float* o = p.out + t * p.os + v * L;
-        store(o, load(o) + acc[c][t][v]);
+        store(o, W::join(load(o), acc[c][t][v], W::scaled ? p.back + t : nullptr));
       }
 }
 
@@ -201,6 +209,7 @@ inline void multiply_rows(int64_t tokens, const Product<W>& p) {
       const int64_t end = (g + 1) * tokens / groups;
       Product<W> part = p;
       part.w += W::lane_bytes * r, part.x += t * kBlock, part.out += t * p.os + r;
+      if (W::scaled) part.back += t;
       part.next = next, part.next_bytes = share;
       if constexpr (L == 8 && ahead == Ahead::other && Most == kTokens)
         if (groups >= 8) {  // some lines each: asked for before its steps, not in every second of them
@@ -212,6 +221,13 @@ inline void multiply_rows(int64_t tokens, const Product<W>& p) {
       micro_for<W, V, C, ahead, X, Most>(end - t, part);
       t = end;
     }
+}
+
+// r[t][j], values of L tokens at L places, to rows of n < L tokens side by side, one a place. Rows are written as whole vectors,
+// of which the next row covers what is too much; the last three leave what comes after them, unless `more` rows follow.
+inline void store_columns(U (&r)[L], int64_t n, bool more, float* to) {
+  transpose(r);
+  EV_UNROLL for (int j = 0; j < L; j++) store(to + j * n, floats(r[j]), more || j < L - 3 ? L : n);
 }
 
 // out[t][0..R) += one block of k (or C of them) for any number of tokens, in groups (see group_tokens).

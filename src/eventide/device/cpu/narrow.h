@@ -1,9 +1,11 @@
-// Products with weights of 12 bits (Layout::narrow32): the bits of matmul.h's on the same weight in 16.
+// Products with weights of 12 bits (Layout::narrow32): the bits of matmul.h's on the same weight in 16, or those of fixed.h.
 //
 // Few tokens wait for memory, so they widen the weights in registers, on their way from memory to the FMA (narrow_micro). Many
 // tokens have a block of k widened once, into a buffer in the first-level cache, for the kernels of matmul.h (widen_block).
-// Exceptions are put in place of what their codes say as a group of weights is widened: one branch a group, rarely taken.
+// Exceptions are put in place of what their codes say as a group of weights is widened: one branch a group, rarely taken. Fixed
+// takes their codes, 0, as they are; who calls adds their products.
 #pragma once
+#include "fixed.h"
 #include "matmul.h"
 #include "narrow_format.h"
 
@@ -13,6 +15,7 @@ constexpr int64_t kNarrowGroupBytes = 4 * kNarrowGroupWords, kNarrowBlockBytes =
 constexpr int kNarrowAhead = 8192;  // bytes between what is read and what is prefetched
 constexpr int kNarrowTokens = L == 16 ? 12 : L == 8 ? 4 : 2;
 
+template <class W>
 EV_INLINE void widen_group(const char* words, U base, U (&pair)[4]) {
   U word[3];
   EV_UNROLL for (int i = 0; i < 3; i++) word[i] = load_bytes<U>(words + i * 4 * kRows);
@@ -24,6 +27,8 @@ EV_INLINE void widen_group(const char* words, U base, U (&pair)[4]) {
 #else
   narrow_join(word, base, pair);
 #endif
+  if (W::scaled)
+    EV_UNROLL for (int i = 0; i < 4; i++) pair[i] = to_fixed(pair[i]);
 }
 
 // What a panel's product with one block of k reads: its words and bases from the first of V·L rows on, and its exceptions from
@@ -38,22 +43,23 @@ struct NarrowProduct {
   const Given* x;
   float* out;
   int64_t os;
+  const float* back = nullptr;
 };
 
 template <class W, int T, int V, Tokens X>
 inline void narrow_micro(NarrowProduct<typename W::Given> p) {
-  F acc[T][V];
+  typename W::Sum acc[T][V];
   U base[V];
   EV_UNROLL for (int t = 0; t < T; t++)
-    EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = F{};
-  EV_UNROLL for (int v = 0; v < V; v++) base[v] = load_bytes<U>(p.bases + v * L);
+    EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = typename W::Sum{};
+  EV_UNROLL for (int v = 0; v < V; v++) base[v] = W::scaled ? splat_u(kFixedBase) : load_bytes<U>(p.bases + v * L);
   for (int64_t end = p.k0 + kNarrowGroup; p.groups > 0; p.groups--, end += kNarrowGroup) {
     EV_UNROLL for (int i = 0; i < 3; i++)
       EV_UNROLL for (int b = 0; b < V * L * 4; b += 64) __builtin_prefetch(p.words + kNarrowAhead + i * 4 * kRows + b);
-    const bool exceptional = p.exceptions->k < end;
+    const bool exceptional = !W::scaled && p.exceptions->k < end;
     EV_UNROLL for (int v = 0; v < V; v++) {
       U pair[4];
-      widen_group(p.words + v * L * 4, base[v], pair);
+      widen_group<W>(p.words + v * L * 4, base[v], pair);
       if (__builtin_expect(exceptional, 0)) {
         uint16_t values[4][L][2];
         std::memcpy(values, pair, sizeof pair);
@@ -72,7 +78,7 @@ inline void narrow_micro(NarrowProduct<typename W::Given> p) {
   EV_UNROLL for (int t = 0; t < T; t++)
     EV_UNROLL for (int v = 0; v < V; v++) {
       float* o = p.out + t * p.os + v * L;
-      store(o, load(o) + acc[t][v]);
+      store(o, W::join(load(o), acc[t][v], W::scaled ? p.back + t : nullptr));
     }
 }
 
@@ -106,12 +112,12 @@ template <class W>
 inline void widen_block(const char* from, const uint32_t* bases, const NarrowException* e, int64_t k0, int64_t groups, char* to) {
   constexpr bool wide = W::step == 1;
   U base[kRows / L];
-  EV_UNROLL for (int v = 0; v < kRows / L; v++) base[v] = load_bytes<U>(bases + v * L);
+  EV_UNROLL for (int v = 0; v < kRows / L; v++) base[v] = W::scaled ? splat_u(kFixedBase) : load_bytes<U>(bases + v * L);
   uint32_t* words = reinterpret_cast<uint32_t*>(to);
   for (int64_t g = 0; g < groups; g++, from += kNarrowGroupBytes)
     EV_UNROLL for (int v = 0; v < kRows / L; v++) {
       U pair[4];
-      widen_group(from + v * L * 4, base[v], pair);
+      widen_group<W>(from + v * L * 4, base[v], pair);
       EV_UNROLL for (int i = 0; i < 4; i++) {
         const int64_t at = g * 4 + i;
         if (wide) {
@@ -122,7 +128,7 @@ inline void widen_block(const char* from, const uint32_t* bases, const NarrowExc
         }
       }
     }
-  for (const int64_t end = k0 + groups * kNarrowGroup; e->k < end; e++) {
+  for (const int64_t end = k0 + groups * kNarrowGroup; !W::scaled && e->k < end; e++) {
     const int64_t k = e->k - k0;
     if (wide)
       words[k * kRows + e->row] = uint32_t(e->bits) << 16;

@@ -4,7 +4,8 @@
 // mantissa say it all. The few other values are exceptions (of normal numbers one in ten thousand), listed beside.
 //
 //     panels       32 rows each, the last one padded with rows of zeros:
-//                    uint32 base[32]              the row's base exponent b in both halves: b << 7 | b << 23
+//                    uint32 base[32]              the row's base exponent b in both halves: b << 7 | b << 23; the lowest
+//                                                 with which the fewest values are exceptions, see pack_narrow.cpp
 //                    uint32 word[groups][3][32]   a group is 8 values of k, the last one padded: three words of a row
 //     first        uint32 [panels], then up to a multiple of 8 bytes: where the panel's exceptions begin in the list
 //     exceptions   of each panel in the order of k, and one more with k = kNarrowEnd

@@ -45,6 +45,15 @@ namespace ev::EV_ISA {
 
 EV_INLINE F splat(float x) { return x - F{}; }
 EV_INLINE U splat_u(uint32_t x) { return x - U{}; }
+#ifdef EV_FIXED
+constexpr bool has_fixed = true;
+#else
+constexpr bool has_fixed = false;
+inline void add_dot(I&, U, U) {}
+inline U to_fixed(F, F) { return U{}; }
+inline U to_fixed(U pairs) { return pairs; }
+#endif
+
 EV_INLINE U bits(F x) { return reinterpret_cast<U>(x); }
 EV_INLINE F floats(U x) { return reinterpret_cast<F>(x); }
 EV_INLINE I lanes() {

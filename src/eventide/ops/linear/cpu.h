@@ -1,9 +1,9 @@
 // y = act(norm(x) · wᵀ + bias) + residual, one panel of 32 rows of w times the tokens of one tile.
 //
 // The prologue gathers, normalises and lays out the tile's x once a worker: [blocks of k][tokens][kBlock] (with AVX2 each group
-// of tokens [kBlock][tokens]), in float32, or in bfloat16 for dot products. Then x meets the panel block by block: the first group
-// of tokens brings a block from memory, the others find it in the first-level cache. Any number of tokens gives the same bits: see
-// matmul.h.
+// of tokens [kBlock][tokens]), in float32, in bfloat16 for dot products, or in int16 for products of integers. Then x meets the panel
+// block by block: the first group of tokens brings a block from memory, the others find it in the first-level cache. Any number of
+// tokens gives the same bits: see matmul.h.
 //
 // Widening a block of bfloat16 once for all groups: with AVX-512 3 % faster on data at hand, slower when the weights come from
 // memory, as they do; with AVX2 10 to 40 % faster from 5 tokens on. Weights of 12 bits (narrow32) pay for being widened
@@ -29,13 +29,15 @@ struct LinearScratch {
   char* block;    // a widened block of weights
   char* x;
   int64_t blocks;
+  float* back;  // of Fixed: [blocks][tokens], behind x, which takes half as much as in float32
 
   LinearScratch(const linear_args& a, char* base)
       : tile(reinterpret_cast<int64_t*>(base)),
         out(reinterpret_cast<float*>(base + 64)),
         block(reinterpret_cast<char*>(out + a.tile_m * kRows)),
         x(block + (a.w.layout == Layout::narrow32 || (kWiden && a.w.dtype == DType::bf16) ? 4 * kRows * kBlock : 0)),
-        blocks((a.w.shape[1] + kBlock - 1) / kBlock) {}
+        blocks((a.w.shape[1] + kBlock - 1) / kBlock),
+        back(reinterpret_cast<float*>(x + 2 * blocks * a.tile_m * kBlock)) {}
 };
 
 inline int64_t linear_scratch(const linear_args& a) {
@@ -46,16 +48,25 @@ inline int64_t linear_scratch(const linear_args& a) {
 // how x stands in scratch; side by side means in the groups that multiply cuts
 constexpr Tokens kStand = L == 8 ? Tokens::beside : Tokens::apart;
 
+inline bool linear_fixed(const linear_args& a) { return has_fixed && a.w.layout == Layout::narrow32 && a.x.dtype == DType::bf16; }
+
 inline bool linear_from_registers(const linear_args& a, int64_t tokens) {
   return a.w.layout == Layout::narrow32 && tokens <= kNarrowTokens;
+}
+
+// at most so many tokens of x stand side by side
+inline int64_t linear_group(const linear_args& a, int64_t tokens) {
+  if (kStand == Tokens::apart) return 1;
+  if (linear_from_registers(a, tokens)) return kNarrowTokens;
+  return linear_fixed(a) ? kTokens : group_tokens(tokens);
 }
 
 // the row of x and of the residual that row m of y is made of
 inline int64_t linear_row(const linear_args& a, int64_t m) { return a.rows ? a.rows.as<const int32_t>()[m] : m; }
 
-// x of the tokens row[0..n), n <= L, one block of k after the other, `apart` values between the blocks
+// x of the tokens row[0..n), n <= L, one block of k after the other, `apart` values between the blocks; for Fixed, back as well
 template <class X, class Given>
-inline void linear_rows(const linear_args& a, const int64_t* row, int64_t n, int64_t apart, Given* to) {
+inline void linear_rows(const linear_args& a, const int64_t* row, int64_t n, int64_t apart, Given* to, float* back) {
   const int64_t k = a.w.shape[1];
   F scale[L];
   for (int64_t t = 0; t < n; t++) scale[t] = splat(a.norm_weight ? inverse_rms(a.x.as<const X>() + row[t] * k, k, a.eps) : 1.0f);
@@ -67,31 +78,34 @@ inline void linear_rows(const linear_args& a, const int64_t* row, int64_t n, int
       return norm ? rounded(x, v * scale[t] * load(norm + i, k - i)) : v;
     };
     for (int64_t k0 = 0; k0 < k; k0 += kBlock, to += apart) {
-      // zeros for what a group of weights has more
-      const int64_t end = round_up(min_of(kBlock, k - k0), kNarrowGroup);
-      for (int64_t i = 0; i < end; i += L) {
-        if (n == 1) {
-          store(to + i, value(0, k0 + i));
-        } else if constexpr (std::is_same_v<Given, float>) {
-          U block[L];
-          EV_UNROLL for (int t = 0; t < L; t++) block[t] = t < n ? bits(value(t, k0 + i)) : U{};
-          transpose(block);
-          // whole vectors, of which the next one covers what is too much; the last three leave what comes after them
-          EV_UNROLL for (int j = 0; j < L; j++) store(to + (i + j) * n, floats(block[j]), i + L < end || j < L - 3 ? L : n);
+      const int64_t values = min_of(kBlock, k - k0);
+      if constexpr (std::is_same_v<Given, int16_t>) {
+        fix_block(n, values, [&](int64_t t, int64_t i) EV_INLINE_LAMBDA { return value(t, k0 + i); }, to, back);
+        back += apart / kBlock;
+      } else {
+        // zeros for what a group of weights has more
+        const int64_t end = round_up(values, kNarrowGroup);
+        for (int64_t i = 0; i < end; i += L) {
+          if (n == 1) {
+            store(to + i, value(0, k0 + i));
+          } else if constexpr (std::is_same_v<Given, float>) {
+            U block[L];
+            EV_UNROLL for (int t = 0; t < L; t++) block[t] = t < n ? bits(value(t, k0 + i)) : U{};
+            store_columns(block, n, i + L < end, to + i * n);
+          }
         }
       }
     }
   });
 }
 template <class X, class Given>
-inline void linear_prologue(const linear_args& a, int64_t m0, int64_t tokens, Given* to) {
-  const int64_t most = kStand == Tokens::apart ? 1 : linear_from_registers(a, tokens) ? kNarrowTokens : group_tokens(tokens);
-  const int64_t groups = (tokens + most - 1) / most;
+inline void linear_prologue(const linear_args& a, int64_t m0, int64_t tokens, Given* to, float* back) {
+  const int64_t most = linear_group(a, tokens), groups = (tokens + most - 1) / most;
   for (int64_t g = 0, t = 0; g < groups; g++) {
     const int64_t end = (g + 1) * tokens / groups, begin = t;
     int64_t rows[L];
     for (; t < end; t++) rows[t - begin] = linear_row(a, m0 + t);
-    linear_rows<X>(a, rows, end - begin, tokens * kBlock, to + begin * kBlock);
+    linear_rows<X>(a, rows, end - begin, tokens * kBlock, to + begin * kBlock, back + begin);
   }
 }
 
@@ -103,7 +117,7 @@ inline void linear_product(const LinearScratch& s, const char* panel, int64_t k,
   const int64_t xb = tokens * kBlock;
   auto product = [&](int64_t b) {
     const int64_t steps = (min_of(kBlock, k - b * kBlock) + W::step - 1) / W::step;
-    return Product<W>{panel + b * block_bytes, row_bytes, x + b * xb, steps, s.out, kRows, block_bytes, xb};
+    return Product<W>{panel + b * block_bytes, row_bytes, x + b * xb, steps, s.out, kRows, nullptr, block_bytes, xb};
   };
   int64_t b = 0;
   if constexpr (kWiden && std::is_same_v<W, Pairs>)
@@ -113,7 +127,7 @@ inline void linear_product(const LinearScratch& s, const char* panel, int64_t k,
         widen_pairs(p.w, p.steps, s.block);
         const int64_t steps = min_of(kBlock, k - b * kBlock);
         multiply<F32, 1, Ahead::other, kRows, kStand>(
-            tokens, {s.block, row_bytes, p.x, steps, s.out, kRows, 0, 0, p.w + block_bytes, block_bytes});
+            tokens, {s.block, row_bytes, p.x, steps, s.out, kRows, nullptr, 0, 0, p.w + block_bytes, block_bytes});
       }
       return;
     }
@@ -122,7 +136,26 @@ inline void linear_product(const LinearScratch& s, const char* panel, int64_t k,
   for (; b < s.blocks; b++) multiply<W, 1, Ahead::weights, kRows, kStand>(tokens, product(b));
 }
 
-// W is Pairs or Dots
+// What products of Fixed leave to be done: the unit of each row, and the weight's exceptions, in float32.
+inline void linear_fixed_rest(const linear_args& a, const LinearScratch& s, const NarrowWeight& w, int64_t panel, int64_t tokens) {
+  F unit[kRows / L];
+  EV_UNROLL for (int v = 0; v < kRows / L; v++)
+    EV_UNROLL for (int r = 0; r < L; r++) unit[v][r] = fixed_unit(w.bases(panel)[v * L + r]);
+  for (int64_t t = 0; t < tokens; t++)
+    EV_UNROLL for (int v = 0; v < kRows / L; v++) store(s.out + t * kRows + v * L, load(s.out + t * kRows + v * L) * unit[v]);
+  const int64_t most = linear_group(a, tokens), groups = (tokens + most - 1) / most;
+  for (const NarrowException* e = w.exceptions(panel); e->k != kNarrowEnd; e++) {
+    const int64_t block = e->k / kBlock, k = e->k % kBlock;
+    for (int64_t g = 0, t = 0; g < groups; g++) {
+      const int64_t begin = t, end = (g + 1) * tokens / groups;
+      const int16_t* x = reinterpret_cast<const int16_t*>(s.x) + (block * tokens + begin) * kBlock;
+      x += k / 2 * 2 * (end - begin) + k % 2;
+      for (; t < end; t++) s.out[t * kRows + e->row] += to_float(bf16{e->bits}) * (x[2 * (t - begin)] * s.back[block * tokens + t]);
+    }
+  }
+}
+
+// W is Pairs, Dots or Fixed
 template <class W>
 inline void linear_product_narrow(const linear_args& a, const LinearScratch& s, int64_t panel, int64_t tokens) {
   using Given = typename W::Given;
@@ -132,18 +165,21 @@ inline void linear_product_narrow(const linear_args& a, const LinearScratch& s, 
   const char* words = reinterpret_cast<const char*>(w.words(panel));
   const NarrowException* e = w.exceptions(panel);
   const Given* x = reinterpret_cast<const Given*>(s.x);
-  for (int64_t k0 = 0; k0 < k; k0 += kBlock, words += kNarrowBlockBytes, x += xb) {
+  const float* back = s.back;
+  for (int64_t k0 = 0; k0 < k; k0 += kBlock, words += kNarrowBlockBytes, x += xb, back += tokens) {
     const int64_t values = min_of(kBlock, k - k0), groups = (values + kNarrowGroup - 1) / kNarrowGroup;
     if (linear_from_registers(a, tokens)) {
-      multiply_narrow<W, kStand>(tokens, {words, w.bases(panel), e, k0, groups, 0, x, s.out, kRows});
+      multiply_narrow<W, kStand>(tokens, {words, w.bases(panel), e, k0, groups, 0, x, s.out, kRows, back});
     } else {
       widen_block<Buffered>(words, w.bases(panel), e, k0, groups, s.block);
       const int64_t steps = (values + Buffered::step - 1) / Buffered::step;
       multiply<Buffered, 1, Ahead::other, kRows, kStand>(
-          tokens, {s.block, 4 * kRows, x, steps, s.out, kRows, 0, 0, words + kNarrowBlockBytes, kNarrowBlockBytes});
+          tokens, {s.block, 4 * kRows, x, steps, s.out, kRows, back, 0, 0, words + kNarrowBlockBytes, kNarrowBlockBytes});
     }
-    while (e->k < k0 + kBlock) e++;
+    if (!W::scaled)
+      while (e->k < k0 + kBlock) e++;
   }
+  if (W::scaled) linear_fixed_rest(a, s, w, panel, tokens);
 }
 
 // Asks for what the epilogue of row m reads and writes from column n0 of w on: rows are far apart, each in a line of its own.
@@ -186,22 +222,27 @@ inline void linear_task(const linear_args& a, const linear_coords& c, Scratch sc
   const int64_t k = a.w.shape[1], n0 = c.n * kRows, n = min_of(kRows, a.w.shape[0] - n0);
   const int64_t m0 = c.m * a.tile_m, tokens = min_of(a.tile_m, a.y.shape[0] - m0);
   const bool bf16_weights = a.w.dtype == DType::bf16;
+  const bool narrow = a.w.layout == Layout::narrow32;
   const bool dots = has_dot && bf16_weights && a.x.dtype == DType::bf16;
+  const bool fixed = linear_fixed(a);
   if (scratch.fresh || *s.tile != c.m) {
     with_type(a.x.dtype, [&](auto* x) {
       using X = std::remove_pointer_t<decltype(x)>;
       if (dots)
-        linear_prologue<X>(a, m0, tokens, reinterpret_cast<bf16*>(s.x));
+        linear_prologue<X>(a, m0, tokens, reinterpret_cast<bf16*>(s.x), s.back);
+      else if (fixed)
+        linear_prologue<X>(a, m0, tokens, reinterpret_cast<int16_t*>(s.x), s.back);
       else
-        linear_prologue<X>(a, m0, tokens, reinterpret_cast<float*>(s.x));
+        linear_prologue<X>(a, m0, tokens, reinterpret_cast<float*>(s.x), s.back);
     });
     *s.tile = c.m;
   }
   for (int64_t i = 0; i < tokens * kRows; i += L) store(s.out + i, F{});
   const char* panel = a.w.as<const char>() + c.n * kRows * (bf16_weights ? 2 * round_up(k, 2) : 4 * k);
-  const bool narrow = a.w.layout == Layout::narrow32;
   if (!bf16_weights)
     linear_product<F32>(s, panel, k, tokens);
+  else if (fixed)
+    linear_product_narrow<Fixed>(a, s, c.n, tokens);
   else if (!dots)
     narrow ? linear_product_narrow<Pairs>(a, s, c.n, tokens) : linear_product<Pairs>(s, panel, k, tokens);
   else if constexpr (has_dot)
