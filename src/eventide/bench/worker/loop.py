@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import socket
-import sys
 import traceback
 from typing import Any
 
@@ -124,8 +123,9 @@ class Worker:
         return {"op": operation, **reply}
 
 
-def main() -> None:
-    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+def serve(fd: int) -> None:
+    """Serve the runner at the other end of the socket `fd`."""
+    channel = Channel(socket.socket(fileno=fd))
     worker = Worker(channel)
     while True:
         try:
@@ -135,7 +135,3 @@ def main() -> None:
         if message["op"] == "exit":
             return
         channel.send({**worker.answer(message, fds), "order": message["order"]})
-
-
-if __name__ == "__main__":
-    main()
