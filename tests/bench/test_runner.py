@@ -148,8 +148,9 @@ def test_cpp_with_torch(tmp_path: Path) -> None:
     at::Tensor run(at::Tensor x, at::Tensor y) { return at::add(y, x, 2); }
     PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) { m.def("run", &run); }
     """
-    candidate = solution(source, language="cpp", file="k.cpp", binding="torch", returns=True)
-    result = measure(candidate, tmp_path, timeout_s=60.0)
+    record = solution(source, language="cpp", file="k.cpp", binding="torch", returns=True).model_dump()
+    record["eventide"] = {"version": 1, "compile_flags": ["-O0"]}  # a third of the time goes to optimising one call
+    result = measure(Solution.model_validate(record), tmp_path, timeout_s=60.0)
     assert str(result.status) == "PASSED", result.log
 
 
