@@ -59,3 +59,18 @@ def test_workers_end_with_their_server_and_the_next_has_another(tmp_path: Path) 
         old._process.wait()
     with worker(tmp_path):
         assert server._server() is not old
+
+
+def test_an_interrupted_question_does_not_answer_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with worker(tmp_path) as started:
+        old = server._server()
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(old._channel, "receive", interrupted)
+            started._process.poll()
+        assert started._process.wait(60) == -signal.SIGKILL
+        old._process.wait()
+    with worker(tmp_path):
+        assert server._server() is not old

@@ -45,8 +45,12 @@ class _Server:
 
     def ask(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> dict[str, Any]:
         with self._lock:
-            self._channel.send(message, fds)
-            return self._channel.receive()[0]
+            try:
+                self._channel.send(message, fds)
+                return self._channel.receive()[0]
+            except BaseException:
+                self._process.kill()  # after Ctrl-C the answer that nobody has read would be taken for the next one's
+                raise
 
 
 _servers: dict[tuple[object, ...], _Server] = {}
