@@ -17,6 +17,8 @@ import fcntl
 import os
 import select
 import signal
+import subprocess
+import sys
 import termios
 import threading
 import time
@@ -24,7 +26,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventide.bench import sandbox
-from eventide.bench.runner.server import start
 from eventide.bench.sandbox import procs
 from eventide.bench.worker.channel import Channel
 from eventide.errors import BenchError
@@ -61,7 +62,7 @@ class Limits:
 
 
 class WorkerProcess:
-    """A worker, from its start (in a session of its own) to the end of its last descendant."""
+    """A worker, from spawn (by exec, in a session of its own) to the end of its last descendant."""
 
     def __init__(self, policy: sandbox.Policy, limits: Limits, env: dict[str, str] | None = None) -> None:
         self.limits = limits
@@ -73,11 +74,18 @@ class WorkerProcess:
         self._worker_pid = 0
         self._order = 0
         self.channel, theirs = Channel.pair()
+        argv = [sys.executable, *sandbox.bootstrap("eventide.bench.worker.__main__"), str(theirs.fileno())]
         scratch = policy.writable[0] if policy.writable else "/tmp"
-        config = sandbox.configuration(policy, sandbox.child_env(scratch, env))
-        self._process = start(config, theirs)
-        # the launcher, its namespace's init if it has one, the worker
-        self._depth = 2 if policy.method == "namespaces" else 1
+        command = sandbox.command(argv, policy, sandbox.child_env(scratch, env))
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )
+        theirs.close()
         self._closing = threading.Event()
         self._threads = [
             threading.Thread(target=self._drain, daemon=True),
@@ -95,7 +103,8 @@ class WorkerProcess:
     # what the worker prints, and what it uses
 
     def _drain(self) -> None:
-        pipe = self._process.output
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
         while True:
             try:
                 data = os.read(pipe, 1 << 16)
@@ -149,9 +158,14 @@ class WorkerProcess:
         """The worker's pid as this process sees it; 0 before it has started."""
         if not self._worker_pid:
             pid = self._process.pid
-            for _ in range(self._depth):
-                pid = next(iter(procs.children(pid)), 0)
-            self._worker_pid = pid
+            depth = 0
+            while (children := procs.children(pid)) and depth < 2:
+                pid, depth = children[0], depth + 1
+                if "eventide.bench.worker" in procs.command_line(pid) and "sandbox.launch" not in procs.command_line(
+                    pid
+                ):
+                    self._worker_pid = pid
+                    break
         return self._worker_pid
 
     # talking
@@ -239,12 +253,12 @@ class WorkerProcess:
 
     def _catch_up(self) -> None:
         """Wait, not for long, until what the worker has printed so far has been read."""
-        if self._closing.is_set():
+        pipe, deadline = self._process.stdout, time.monotonic() + 0.2
+        if pipe is None or pipe.closed:
             return
-        deadline = time.monotonic() + 0.2
         waiting = array.array("i", [1])
         while waiting[0] and time.monotonic() < deadline:
-            fcntl.ioctl(self._process.output, termios.FIONREAD, waiting)
+            fcntl.ioctl(pipe.fileno(), termios.FIONREAD, waiting)
             time.sleep(0.002)
 
     def _log(self, text: str) -> str:
@@ -254,11 +268,11 @@ class WorkerProcess:
 
     def _ended(self) -> WorkerFailure:
         """Why the process is gone, as precisely as its exit status and the watchdog know."""
-        code = self._process.wait(timeout_s=5)
-        if code is None:
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
             self.kill()
             code = self._process.wait()
-        assert code is not None
         self._threads[0].join(timeout=2)
         if self._reason is not None:
             status, reason = self._reason
@@ -288,4 +302,5 @@ class WorkerProcess:
         self.channel.sock.close()
         for thread in self._threads:
             thread.join(timeout=2)
-        os.close(self._process.output)
+        if self._process.stdout is not None:
+            self._process.stdout.close()

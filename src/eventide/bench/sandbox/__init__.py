@@ -21,7 +21,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from eventide.bench.sandbox.launch import SETUP_FAILED
 from eventide.errors import BenchError
@@ -29,9 +29,7 @@ from eventide.errors import BenchError
 Method = Literal["namespaces", "landlock", "none"]
 METHODS: tuple[Method, ...] = ("namespaces", "landlock", "none")
 
-__all__ = [
-    "METHODS", "SETUP_FAILED", "Method", "Policy", "available", "bootstrap", "child_env", "choose", "command", "configuration",
-]  # fmt: skip
+__all__ = ["METHODS", "SETUP_FAILED", "Method", "Policy", "available", "bootstrap", "child_env", "choose", "command"]
 
 _PASSED_ON = (
     "PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LD_PRELOAD", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES",
@@ -97,9 +95,9 @@ def child_env(scratch: str, extra: dict[str, str] | None = None) -> dict[str, st
     return env | (extra or {})
 
 
-def configuration(policy: Policy, env: dict[str, str]) -> dict[str, Any]:
-    """What `launch.confine` takes."""
-    return {
+def command(argv: list[str], policy: Policy, env: dict[str, str] | None = None) -> list[str]:
+    """The command line that runs `argv` confined by `policy`."""
+    config = {
         "method": policy.method,
         "hide": list(policy.hide),
         "keep": sorted({*policy.keep, *python_paths()}),
@@ -108,15 +106,9 @@ def configuration(policy: Policy, env: dict[str, str]) -> dict[str, Any]:
         "file_bytes": policy.file_bytes,
         "unix_sockets": policy.gpu and policy.method == "namespaces",
         "memfd": policy.gpu,
-        "env": env,
+        "argv": argv,
+        "env": env if env is not None else child_env(policy.writable[0] if policy.writable else "/tmp"),
     }
-
-
-def command(argv: list[str], policy: Policy, env: dict[str, str] | None = None) -> list[str]:
-    """The command line that runs `argv` confined by `policy`."""
-    if env is None:
-        env = child_env(policy.writable[0] if policy.writable else "/tmp")
-    config = {**configuration(policy, env), "argv": argv}
     return [sys.executable, "-S", "-E", "-s", *bootstrap("eventide.bench.sandbox.launch"), json.dumps(config)]
 
 

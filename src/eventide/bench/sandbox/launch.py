@@ -1,8 +1,8 @@
-"""The confinement of one process, entered from inside it: ``launch.confine`` returns in the confined process alone.
+"""The confinement of one process, entered from inside it: ``launch.main()`` never returns, it becomes the program.
 
     launcher ── own user, mount, net, ipc, uts and pid namespaces
        └── init (pid 1 of the namespace): mounts read-only, masks, new /proc, no capabilities, limits, filter
-             └── the program: a worker (`worker.server`), or what ``launch.main`` executes
+             └── the program (exec)
 
 Two methods, one stated in the runner's records:
 
@@ -13,7 +13,7 @@ Two methods, one stated in the runner's records:
                 Landlock.
 ``none``        nothing but limits and the filter; the runner uses it only when it was told to (``--unsafe``).
 
-Standard library only. The configuration is ``main``'s one JSON argument::
+Standard library only. The configuration is one JSON argument::
 
     {"method": "namespaces", "hide": ["/data/set"], "keep": ["/opt/venv"], "writable": ["/tmp/ev-x"], "tmp_bytes": 1e9,
      "file_bytes": 1e9, "unix_sockets": false, "memfd": false, "argv": ["python", ...], "env": {...}}
@@ -128,13 +128,15 @@ def _limits(config: dict[str, Any]) -> None:
         file.write("1000")  # when the machine runs out, the solution goes first
 
 
-def _drop_rights(config: dict[str, Any]) -> None:
+def _become(config: dict[str, Any]) -> None:
     sc.drop_capabilities()
-    only_pid = None if config["method"] == "namespaces" else os.getpid()
+    only_pid = None if config["method"] == "namespaces" else os.getpid()  # exec keeps it
     rules = seccomp.base_rules(unix_sockets=config["unix_sockets"], memfd=config["memfd"], only_pid=only_pid)
     seccomp.install(rules)
     os.chdir(config["writable"][0] if config["writable"] else "/tmp")
+    argv = config["argv"]
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)  # a new set of capabilities would have cleared it
+    os.execve(argv[0], argv, config["env"])
 
 
 def _wait_like(pid: int) -> None:
@@ -154,12 +156,31 @@ def _give_up(step: str, error: Exception) -> None:
     os._exit(SETUP_FAILED)
 
 
-def _fork() -> None:
-    """Returns in the child; this process waits for it and ends as it does."""
+def _init(config: dict[str, Any]) -> None:
+    """Pid 1 of the namespace: arranges what the program sees, starts it and outlives it."""
+    sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
+    try:
+        _arrange_mounts(config)
+    except Exception as error:
+        _give_up("mounts", error)
+    _start(config)
+
+
+def _start(config: dict[str, Any]) -> None:
+    """Fork once more: the program is never pid 1, whose signals the kernel treats differently."""
     child = os.fork()
-    if child:
-        os.closerange(3, 1 << 20)  # the child has them; held here as well, its end could not be seen
-        _wait_like(child)
+    if child == 0:
+        try:
+            _limits(config)
+            if config["method"] == "landlock":
+                readable = [*system_paths(), *config["keep"]]
+                sc.landlock_restrict(readable, [*config["writable"], *_devices()])
+            _become(config)
+        except Exception as error:
+            _give_up("confinement", error)
+    # the program inherited them; held here as well, its end could not be seen
+    os.closerange(3, 1 << 20)
+    _wait_like(child)
 
 
 def _devices() -> list[str]:
@@ -167,8 +188,8 @@ def _devices() -> list[str]:
     return nodes + [f"/dev/{n}" for n in os.listdir("/dev") if n.startswith("nvidia")]
 
 
-def confine(config: dict[str, Any]) -> None:
-    """Returns in the confined process alone."""
+def main() -> None:
+    config = json.loads(sys.argv[1])
     sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
     sc.prctl(sc.PR_SET_CHILD_SUBREAPER, 1)
     if config["method"] == "namespaces":
@@ -176,31 +197,12 @@ def confine(config: dict[str, Any]) -> None:
             _enter_namespaces()
         except OSError as error:
             _give_up("namespaces", error)
-        _fork()  # pid 1 of the namespace: arranges what the program sees and outlives it
-        sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
-        try:
-            _arrange_mounts(config)
-        except Exception as error:
-            _give_up("mounts", error)
-    _fork()  # the program is never pid 1, whose signals the kernel treats differently
-    try:
-        _limits(config)
-        if config["method"] == "landlock":
-            readable = [*system_paths(), *config["keep"]]
-            sc.landlock_restrict(readable, [*config["writable"], *_devices()])
-        _drop_rights(config)
-    except Exception as error:
-        _give_up("confinement", error)
-
-
-def main() -> None:
-    config = json.loads(sys.argv[1])
-    confine(config)
-    argv = config["argv"]
-    try:
-        os.execve(argv[0], argv, config["env"])
-    except Exception as error:
-        _give_up("execution", error)
+        child = os.fork()
+        if child == 0:
+            _init(config)
+        os.closerange(3, 1 << 20)
+        _wait_like(child)
+    _start(config)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import sys
 import traceback
 from typing import Any
 
@@ -123,9 +124,8 @@ class Worker:
         return {"op": operation, **reply}
 
 
-def serve(fd: int) -> None:
-    """Serve the runner at the other end of the socket `fd`."""
-    channel = Channel(socket.socket(fileno=fd))
+def main() -> None:
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     worker = Worker(channel)
     while True:
         try:
@@ -135,3 +135,7 @@ def serve(fd: int) -> None:
         if message["op"] == "exit":
             return
         channel.send({**worker.answer(message, fds), "order": message["order"]})
+
+
+if __name__ == "__main__":
+    main()
