@@ -18,12 +18,13 @@ void pack(const void* src, int64_t n, int64_t k, DType dtype, void* dst, int64_t
 // Packs all rows with several threads.
 void pack_all(const void* src, int64_t n, int64_t k, DType dtype, void* dst, int num_threads);
 
-// How a bfloat16 weight [n, k] is said in 12 bits a value (Layout::narrow32): the base exponent of each row, and how many
-// exceptions the panels before each one have.
+// How a bfloat16 weight [n, k] is said in 12 bits a value (Layout::narrow32): the base exponent of each row, how many exceptions
+// the panels before each one have, and whether it suits products of integers.
 struct Narrow {
   std::vector<uint8_t> bases;      // [n]
   std::vector<int64_t> exceptions; // [panels + 1]
   int64_t bytes;
+  bool fixed;
 };
 
 // Nothing if the weight has more exceptions than one value in kNarrowRare: they would cost what the others save.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eventide import _native
+from eventide import LLM, _native
 from eventide.backends import cpu
 from eventide.backends.base import shape_of
 from eventide.backends.cpu import Stop
@@ -52,7 +52,7 @@ def test_weights_of_twelve_bits_change_nothing_but_their_size(isa: str, monkeypa
             if isa != "avx2":
                 d.same_bits(mine, theirs)
                 continue
-            # products of integers (device/cpu/fixed.h): a fraction of what rounding to bfloat16 costs
+            # products of integers (device/cpu/fixed.h); where one changes how a value is rounded, later ones follow
             a, b = (np.asarray(outputs["logits"], np.float64) for outputs in (mine, theirs))
             assert np.linalg.norm(a - b) <= 0.01 * np.linalg.norm(a)
 
@@ -72,6 +72,26 @@ def test_weights_of_twelve_bits_change_nothing_but_their_size(isa: str, monkeypa
     for kernel in (wide, narrow):
         kernel.states["tokens"][:, : tokens.shape[1]] = tokens
     close(wide, narrow)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_trained_weights_of_twelve_bits_stay_within_bfloat16(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against float32, logits of the bundled model are off as far in 12 bits as in 16: integers add nothing to bfloat16's error."""
+    monkeypatch.setenv("EVENTIDE_CPU_ISA", isa)
+    text = "Once upon a time there was a little fox who lived in a forest. What is 12 plus 30? It is 42. " * 4
+
+    def logits(dtype: str) -> np.ndarray:
+        llm = LLM("eventide-tiny", device="cpu", dtype=dtype, num_threads=1)
+        return llm.logits(llm.tokenizer.encode(text)).astype(np.float64)
+
+    want, wide = logits("float32"), logits("bfloat16")
+    monkeypatch.setattr(cpu, "NARROW_FROM_BYTES", 0)
+    narrow = logits("bfloat16")
+    off = [np.linalg.norm(found - want, axis=1) / np.linalg.norm(want, axis=1) for found in (wide, narrow)]
+    if isa == "avx2":
+        assert (wide != narrow).any(), "integers were multiplied"
+    assert np.median(off[1]) < 1.3 * np.median(off[0]) < 0.01
+    assert off[1].max() < 1.5 * off[0].max()
 
 
 def test_which_weights_are_packed_in_twelve_bits(monkeypatch: pytest.MonkeyPatch) -> None:

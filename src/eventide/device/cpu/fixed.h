@@ -1,30 +1,38 @@
 // Fixed: products of bfloat16 weights in 12 bits and bfloat16 x as those of integers, where an instruction set multiplies pairs
 // of int16 faster than floats and has no dot product for bfloat16 (EV_FIXED; AVX2: 16 products an instruction instead of 8).
 //
-//     out[t][r] += unit[r] · sum over blocks of 1 / scale[t][block] · sum over k of weight[k][r] · value[t][k]
+//     out[t][r] = unit[r] · sum over blocks of back[t][block] · sum over k of weight[k][r] · value[t][k]
 //
 //     weight   its code (narrow_format.h) as (128 + mantissa) · 2^(exponent - 10), below 2^13. Exact where its exponent is one of
-//              the row's six largest, else to the nearest integer: off by 1 / 16,384 of the largest weight at most
+//              the row's six largest, else to the nearest integer: off by 1 / 8,192 of the largest weight at most
 //     unit     of a row, a power of two
 //     value    x · scale to the nearest integer. The scale is the largest power of two with which the sizes of a token's kBlock
 //              values add up to 2^18 at most, so that no sum of products reaches 2^31, and each fits 16 bits
+//     back     1 / scale, less what unit has too much of
 //
-// Sums of a block are exact whatever their order. So a result depends on its row, its token and k alone, as everywhere. Against
-// exact products y is off by 5e-5 to 1.4e-4 of its norm, where rounding it to bfloat16 costs 1.7e-3 (measured on normal numbers,
-// with outliers of 100 times in x or 3,000 times in the weights). Example: values 1.5, -0.25, 0, … of a block add up to 1.75; the
-// scale is 2^14, for 1.5 · 2^15 would be more than 32,767; and the integers are 24576, -4096, 0, …
+// A few large values would leave too few bits for the others, which matters where weights make up for them. So what is large is
+// taken out and multiplied in float32 (linear_fixed_rest in ops/linear/cpu.h): of the weights what narrow_format.h calls exceptions,
+// of which there must be few enough (NarrowWeight::fixed), and of x what is about 16 times as large as the square of the mean root of
+// the sizes of its block's values, of those that aren't 0. That is fewer than one value in four. What is left is off by 1 / 512 of that square at most, of normal numbers by 1 / 4,096.
 //
-// A value that is not finite makes its token's results NaN.
+// Sums of a block are exact whatever their order. So a result depends on its row, its token and k alone, as everywhere. Example:
+// values 1.5, -0.25, 0, … of a block add up to 1.75; the scale is 2^14, for 1.5 · 2^15 would be more than 32,767; and the integers
+// are 24576, -4096, 0, …
+//
+// A token of which the sizes of a block add up to no finite number has NaN for results.
 #pragma once
 #include "matmul.h"
 
 namespace ev::EV_ISA {
 
-// the base which makes a pair of codes the bfloat16 numbers of their integers, and what one of those is worth in a row with another
+// the base which makes a pair of codes the bfloat16 numbers of their integers
 constexpr uint32_t kFixedBase = 124 << 7 | 124 << 23;
-inline float fixed_unit(uint32_t base) {
-  const int exponent = int(base >> 7 & 0xff);
-  return exponent < 240 ? std::ldexp(1.0f, exponent - 124) : NAN;  // from 240 on codes may say infinity and NaN
+// What one of those is worth in a row with another base, 2^(exponent - 124), as powers of two that float32 holds: one for the row,
+// and the rest, which goes into `back`. From 240 on codes may say infinity and NaN.
+constexpr float kFixedRest = 0x1p-12f;
+inline F fixed_unit(U base) {
+  const U exponent = base >> 7 & 0xff;
+  return floats(exponent < 240 ? (exponent + 15) << 23 : U{} + 0x7fc00000u);
 }
 
 struct Fixed {
@@ -52,26 +60,49 @@ struct Fixed {
 // are half a unit off, so that they may add up to 2^18 + 64: times 255 · 2^5, the largest weight, still below 2^31.
 inline float fixed_scale(float total, float most) {
   if (!(total < INFINITY)) return 0;
-  const float scale = std::fmin(std::fmin(0x1p18f / total, 32767 / most), 0x1p126f);
+  const float scale = std::fmin(std::fmin(0x1p18f / total, 32767 / most), 0x1p113f);
   return to_float(bf16{uint16_t(bits(splat(scale))[0] >> 16 & 0x7f80)});
 }
 
+// The root of a size within 6 %, and the larger the larger it is: half the exponent, and the mantissa as it stands.
+constexpr uint32_t kRoot = 0x1fc00000;
+constexpr float kOutlier = 4.001f;  // a root so many times the mean is taken out
+constexpr int kOutliers = 31;       // of a block at most: 32 roots of 4.001 would add up to more than 128
+EV_INLINE F rough_root(F size) { return floats((bits(size) >> 1) + kRoot); }
+
 // One block of k of n <= L tokens, pairs of k of all tokens side by side: int16 to[kBlock / 2][n][2]. value(t, i) gives L values of
-// token t from i on, zeros from `values` on. back[t] is 1 / scale.
-template <class Value>
-inline void fix_block(int64_t n, int64_t values, const Value& value, int16_t* to, float* back) {
+// token t from i on, zeros from `values` on. back[t] is kFixedRest / scale; outlier(t, i) is told what to[i] leaves out.
+template <class Value, class Outlier>
+inline void fix_block(int64_t n, int64_t values, const Value& value, int16_t* to, float* back, const Outlier& outlier) {
   float x[L][kBlock];
   F scales[L];
   for (int64_t t = 0; t < n; t++) {
-    F total{}, most{};
+    F total{}, most{}, roots{};
+    I zeros{};
     for (int64_t i = 0; i < values; i += 2 * L)
       EV_UNROLL for (int half = 0; half < 2 * L; half += L) {
         const F v = value(t, i + half), size = max(v, -v);
         store(x[t] + i + half, v);
+        total += size, most = max(most, size), roots += rough_root(size), zeros += size == F{};
+      }
+    float all = sum(total), largest_one = largest(most);
+    const float some = float(round_up(values, 2 * L)) + sum(__builtin_convertvector(zeros, F));
+    const float limit = kOutlier * sum(roots) / some;
+    if (all < INFINITY && rough_root(splat(largest_one))[0] > limit) {
+      total = most = F{};
+      for (int64_t i = 0; i < values; i += L) {
+        F v = load(x[t] + i), size = max(v, -v);
+        const I out = rough_root(size) > splat(limit);
+        for (int j = 0; j < L; j++)
+          if (out[j]) outlier(t, i + j);
+        store(x[t] + i, select(out, F{}, v));
+        size = select(out, F{}, size);
         total += size, most = max(most, size);
       }
-    const float scale = fixed_scale(sum(total), largest(most));
-    scales[t] = splat(scale), back[t] = scale > 0 ? 1 / scale : NAN;
+      all = sum(total), largest_one = largest(most);
+    }
+    const float scale = fixed_scale(all, largest_one);
+    scales[t] = splat(scale), back[t] = scale > 0 ? kFixedRest / scale : NAN;
   }
   float* rows = reinterpret_cast<float*>(to);
   for (int64_t i = 0; i < values; i += 2 * L, rows += L * n) {

@@ -166,8 +166,8 @@ inline void micro(Product<W> p) {
   const int64_t stride = ahead == Ahead::other ? p.next_bytes / p.steps + 1 : 0;
   auto steps = [&](int64_t s, auto count) EV_INLINE_LAMBDA {
     EV_UNROLL for (int u = 0; u < count.value; u++) {
-      // every second step brings a line soon enough, even for one group of tokens
-      if (ahead == Ahead::other && u % 2 == 0) __builtin_prefetch(p.next + (s + u) * stride);
+      // a line for every second k is soon enough, even for one group of tokens
+      if (ahead == Ahead::other && (u % 2 == 0 || W::step == 2)) __builtin_prefetch(p.next + (s + u) * stride);
       EV_UNROLL for (int c = 0; c < C; c++) {
         const char* w = p.w + u * p.ws + c * p.wb;
         if (ahead == Ahead::weights)

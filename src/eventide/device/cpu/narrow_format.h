@@ -4,10 +4,12 @@
 // mantissa say it all. The few other values are exceptions (of normal numbers one in ten thousand), listed beside.
 //
 //     panels       32 rows each, the last one padded with rows of zeros:
-//                    uint32 base[32]              the row's base exponent b in both halves: b << 7 | b << 23; the lowest
-//                                                 with which the fewest values are exceptions, see pack_narrow.cpp
+//                    uint32 base[32]              the row's base exponent b in both halves: b << 7 | b << 23; how it is
+//                                                 chosen: pack_narrow.cpp
 //                    uint32 word[groups][3][32]   a group is 8 values of k, the last one padded: three words of a row
-//     first        uint32 [panels], then up to a multiple of 8 bytes: where the panel's exceptions begin in the list
+//     first        uint32 [panels]: where the panel's exceptions begin in the list
+//     fixed        uint32, then up to a multiple of 8 bytes: whether no row's large values leave too few bits for the others'
+//                  integers (fixed.h), 0 or 1
 //     exceptions   of each panel in the order of k, and one more with k = kNarrowEnd
 //
 // Four pairs of values of k, first in the low half, become three words. A pair p of codes is sign 15, exponent 10 .. 7,
@@ -37,18 +39,21 @@ struct NarrowException {
 // where things stand in a packed weight
 struct NarrowWeight {
   uint32_t* data;
-  int64_t panels, panel_words;
+  int64_t k, panels, panel_words;
 
   NarrowWeight(void* packed, int64_t n, int64_t k)
       : data(static_cast<uint32_t*>(packed)),
+        k(k),
         panels((n + kNarrowRows - 1) / kNarrowRows),
         panel_words(kNarrowRows + (k + kNarrowGroup - 1) / kNarrowGroup * kNarrowGroupWords) {}
   uint32_t* bases(int64_t panel) const { return data + panel * panel_words; }
   uint32_t* words(int64_t panel) const { return bases(panel) + kNarrowRows; }
   uint32_t* first() const { return data + panels * panel_words; }
+  uint32_t& fixed() const { return first()[panels]; }
   NarrowException* exceptions(int64_t panel) const {
-    return reinterpret_cast<NarrowException*>(first() + (panels + 1) / 2 * 2) + first()[panel];
+    return reinterpret_cast<NarrowException*>(data + words_before_exceptions()) + first()[panel];
   }
+  int64_t words_before_exceptions() const { return panels * panel_words + (panels + 2) / 2 * 2; }
 };
 
 inline void narrow_split(const uint32_t (&pair)[4], uint32_t (&word)[3]) {

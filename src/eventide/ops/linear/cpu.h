@@ -29,7 +29,10 @@ struct LinearScratch {
   char* block;    // a widened block of weights
   char* x;
   int64_t blocks;
-  float* back;  // of Fixed: [blocks][tokens], behind x, which takes half as much as in float32
+  // of Fixed, behind x, which takes half as much as in float32:
+  float* back;                // [blocks][tokens]
+  NarrowException* outliers;  // values of x that are taken out, where row is the token; the last k is kNarrowEnd
+  bf16* exact;                // [tokens][k], x before it became integers, where there is a norm
 
   LinearScratch(const linear_args& a, char* base)
       : tile(reinterpret_cast<int64_t*>(base)),
@@ -37,18 +40,26 @@ struct LinearScratch {
         block(reinterpret_cast<char*>(out + a.tile_m * kRows)),
         x(block + (a.w.layout == Layout::narrow32 || (kWiden && a.w.dtype == DType::bf16) ? 4 * kRows * kBlock : 0)),
         blocks((a.w.shape[1] + kBlock - 1) / kBlock),
-        back(reinterpret_cast<float*>(x + 2 * blocks * a.tile_m * kBlock)) {}
+        back(reinterpret_cast<float*>(x + 2 * blocks * a.tile_m * kBlock)),
+        outliers(reinterpret_cast<NarrowException*>(back + blocks * a.tile_m)),
+        exact(reinterpret_cast<bf16*>(x + 4 * blocks * a.tile_m * kBlock + sizeof(NarrowException))) {}
 };
+static_assert(2 * kBlock + sizeof(float) + kOutliers * sizeof(NarrowException) <= 4 * kBlock);
 
 inline int64_t linear_scratch(const linear_args& a) {
   LinearScratch s(a, nullptr);
-  return (s.x - static_cast<char*>(nullptr)) + 4 * s.blocks * a.tile_m * kBlock;
+  const bool exact = has_fixed && a.w.layout == Layout::narrow32 && a.norm_weight;
+  return reinterpret_cast<char*>(s.exact) - static_cast<char*>(nullptr) + (exact ? 2 * a.tile_m * a.w.shape[1] : 0);
 }
+
 
 // how x stands in scratch; side by side means in the groups that multiply cuts
 constexpr Tokens kStand = L == 8 ? Tokens::beside : Tokens::apart;
 
-inline bool linear_fixed(const linear_args& a) { return has_fixed && a.w.layout == Layout::narrow32 && a.x.dtype == DType::bf16; }
+inline bool linear_fixed(const linear_args& a) {
+  return has_fixed && a.w.layout == Layout::narrow32 && a.x.dtype == DType::bf16 &&
+         NarrowWeight(a.w.data, a.w.shape[0], a.w.shape[1]).fixed();
+}
 
 inline bool linear_from_registers(const linear_args& a, int64_t tokens) {
   return a.w.layout == Layout::narrow32 && tokens <= kNarrowTokens;
@@ -64,9 +75,11 @@ inline int64_t linear_group(const linear_args& a, int64_t tokens) {
 // the row of x and of the residual that row m of y is made of
 inline int64_t linear_row(const linear_args& a, int64_t m) { return a.rows ? a.rows.as<const int32_t>()[m] : m; }
 
-// x of the tokens row[0..n), n <= L, one block of k after the other, `apart` values between the blocks; for Fixed, back as well
+// x of the tokens row[0..n), n <= L, one block of k after the other, `apart` values between the blocks. For Fixed s has what else is
+// kept: of the tokens from `first` on; returns where the next outlier goes.
 template <class X, class Given>
-inline void linear_rows(const linear_args& a, const int64_t* row, int64_t n, int64_t apart, Given* to, float* back) {
+inline NarrowException* linear_rows(const linear_args& a, const LinearScratch& s, const int64_t* row, int64_t first, int64_t n,
+                                    int64_t apart, Given* to, NarrowException* outliers) {
   const int64_t k = a.w.shape[1];
   F scale[L];
   for (int64_t t = 0; t < n; t++) scale[t] = splat(a.norm_weight ? inverse_rms(a.x.as<const X>() + row[t] * k, k, a.eps) : 1.0f);
@@ -80,8 +93,13 @@ inline void linear_rows(const linear_args& a, const int64_t* row, int64_t n, int
     for (int64_t k0 = 0; k0 < k; k0 += kBlock, to += apart) {
       const int64_t values = min_of(kBlock, k - k0);
       if constexpr (std::is_same_v<Given, int16_t>) {
-        fix_block(n, values, [&](int64_t t, int64_t i) EV_INLINE_LAMBDA { return value(t, k0 + i); }, to, back);
-        back += apart / kBlock;
+        auto kept = [&](int64_t t, int64_t i) EV_INLINE_LAMBDA {
+          const F v = value(t, k0 + i);
+          if (norm) store(s.exact + (first + t) * k + k0 + i, v, k - k0 - i);
+          return v;
+        };
+        auto outlier = [&](int64_t t, int64_t i) { *outliers++ = {uint32_t(k0 + i), uint16_t(first + t), 0}; };
+        fix_block(n, values, kept, to, s.back + k0 / kBlock * (apart / kBlock) + first, outlier);
       } else {
         // zeros for what a group of weights has more
         const int64_t end = round_up(values, kNarrowGroup);
@@ -97,16 +115,20 @@ inline void linear_rows(const linear_args& a, const int64_t* row, int64_t n, int
       }
     }
   });
+  return outliers;
 }
 template <class X, class Given>
-inline void linear_prologue(const linear_args& a, int64_t m0, int64_t tokens, Given* to, float* back) {
+inline void linear_prologue(const linear_args& a, const LinearScratch& s, int64_t m0, int64_t tokens) {
   const int64_t most = linear_group(a, tokens), groups = (tokens + most - 1) / most;
+  NarrowException* outliers = s.outliers;
   for (int64_t g = 0, t = 0; g < groups; g++) {
     const int64_t end = (g + 1) * tokens / groups, begin = t;
     int64_t rows[L];
     for (; t < end; t++) rows[t - begin] = linear_row(a, m0 + t);
-    linear_rows<X>(a, rows, end - begin, tokens * kBlock, to + begin * kBlock, back + begin);
+    Given* to = reinterpret_cast<Given*>(s.x) + begin * kBlock;
+    outliers = linear_rows<X>(a, s, rows, begin, end - begin, tokens * kBlock, to, outliers);
   }
+  if (std::is_same_v<Given, int16_t>) *outliers = {kNarrowEnd, 0, 0};
 }
 
 template <class W>
@@ -136,28 +158,42 @@ inline void linear_product(const LinearScratch& s, const char* panel, int64_t k,
   for (; b < s.blocks; b++) multiply<W, 1, Ahead::weights, kRows, kStand>(tokens, product(b));
 }
 
-// What products of Fixed leave to be done: the unit of each row, and the weight's exceptions, in float32.
-inline void linear_fixed_rest(const linear_args& a, const LinearScratch& s, const NarrowWeight& w, int64_t panel, int64_t tokens) {
-  F unit[kRows / L];
-  EV_UNROLL for (int v = 0; v < kRows / L; v++)
-    EV_UNROLL for (int r = 0; r < L; r++) unit[v][r] = fixed_unit(w.bases(panel)[v * L + r]);
+// What products of Fixed leave to be done: the unit of each row, and in float32 what meets exceptions of the weight, or outliers of x.
+inline void linear_fixed_rest(const linear_args& a, const LinearScratch& s, int64_t m0, const NarrowWeight& w, int64_t panel, int64_t tokens) {
+  constexpr int V = kRows / L;
+  const uint32_t* bases = w.bases(panel);
+  F unit[V];
+  EV_UNROLL for (int v = 0; v < V; v++) unit[v] = fixed_unit(load_bytes<U>(bases + v * L));
   for (int64_t t = 0; t < tokens; t++)
-    EV_UNROLL for (int v = 0; v < kRows / L; v++) store(s.out + t * kRows + v * L, load(s.out + t * kRows + v * L) * unit[v]);
-  const int64_t most = linear_group(a, tokens), groups = (tokens + most - 1) / most;
-  for (const NarrowException* e = w.exceptions(panel); e->k != kNarrowEnd; e++) {
-    const int64_t block = e->k / kBlock, k = e->k % kBlock;
-    for (int64_t g = 0, t = 0; g < groups; g++) {
-      const int64_t begin = t, end = (g + 1) * tokens / groups;
-      const int16_t* x = reinterpret_cast<const int16_t*>(s.x) + (block * tokens + begin) * kBlock;
-      x += k / 2 * 2 * (end - begin) + k % 2;
-      for (; t < end; t++) s.out[t * kRows + e->row] += to_float(bf16{e->bits}) * (x[2 * (t - begin)] * s.back[block * tokens + t]);
+    EV_UNROLL for (int v = 0; v < V; v++) store(s.out + t * kRows + v * L, load(s.out + t * kRows + v * L) * unit[v]);
+  const int64_t k = w.k;
+  auto x = [&](int64_t t) { return a.norm_weight ? s.exact + t * k : a.x.as<const bf16>() + linear_row(a, m0 + t) * k; };
+  const NarrowException* const exceptions = w.exceptions(panel);
+  for (const NarrowException* e = exceptions; e->k != kNarrowEnd; e++)
+    for (int64_t t = 0; t < tokens; t++) s.out[t * kRows + e->row] += to_float(bf16{e->bits}) * to_float(x(t)[e->k]);
+  const NarrowException* e = exceptions;
+  for (const NarrowException* o = s.outliers; o->k != kNarrowEnd; o++) {
+    // the 32 weights of this k but for the exceptions, whose products are there already
+    float column[kRows];
+    EV_UNROLL for (int v = 0; v < V; v++) {
+      U pair[4];
+      const uint32_t* words = w.words(panel) + o->k / kNarrowGroup * kNarrowGroupWords + v * L;
+      widen_group<Pairs>(reinterpret_cast<const char*>(words), load_bytes<U>(bases + v * L), pair);
+      const U both = pair[o->k / 2 % 4];
+      store(column + v * L, floats(o->k % 2 ? both & 0xffff0000u : both << 16));
     }
+    if (e->k > o->k) e = exceptions;
+    while (e->k < o->k) e++;
+    for (; e->k == o->k; e++) column[e->row] = 0;
+    float* out = s.out + o->row * kRows;
+    const F value = splat(to_float(x(o->row)[o->k]));
+    EV_UNROLL for (int v = 0; v < V; v++) store(out + v * L, fma(load(column + v * L), value, load(out + v * L)));
   }
 }
 
 // W is Pairs, Dots or Fixed
 template <class W>
-inline void linear_product_narrow(const linear_args& a, const LinearScratch& s, int64_t panel, int64_t tokens) {
+inline void linear_product_narrow(const linear_args& a, const LinearScratch& s, int64_t m0, int64_t panel, int64_t tokens) {
   using Given = typename W::Given;
   using Buffered = std::conditional_t<std::is_same_v<W, Pairs>, F32, W>;
   const int64_t k = a.w.shape[1], xb = tokens * kBlock;
@@ -179,7 +215,7 @@ inline void linear_product_narrow(const linear_args& a, const LinearScratch& s, 
     if (!W::scaled)
       while (e->k < k0 + kBlock) e++;
   }
-  if (W::scaled) linear_fixed_rest(a, s, w, panel, tokens);
+  if (W::scaled) linear_fixed_rest(a, s, m0, w, panel, tokens);
 }
 
 // Asks for what the epilogue of row m reads and writes from column n0 of w on: rows are far apart, each in a line of its own.
@@ -229,11 +265,11 @@ inline void linear_task(const linear_args& a, const linear_coords& c, Scratch sc
     with_type(a.x.dtype, [&](auto* x) {
       using X = std::remove_pointer_t<decltype(x)>;
       if (dots)
-        linear_prologue<X>(a, m0, tokens, reinterpret_cast<bf16*>(s.x), s.back);
+        linear_prologue<X, bf16>(a, s, m0, tokens);
       else if (fixed)
-        linear_prologue<X>(a, m0, tokens, reinterpret_cast<int16_t*>(s.x), s.back);
+        linear_prologue<X, int16_t>(a, s, m0, tokens);
       else
-        linear_prologue<X>(a, m0, tokens, reinterpret_cast<float*>(s.x), s.back);
+        linear_prologue<X, float>(a, s, m0, tokens);
     });
     *s.tile = c.m;
   }
@@ -242,11 +278,11 @@ inline void linear_task(const linear_args& a, const linear_coords& c, Scratch sc
   if (!bf16_weights)
     linear_product<F32>(s, panel, k, tokens);
   else if (fixed)
-    linear_product_narrow<Fixed>(a, s, c.n, tokens);
+    linear_product_narrow<Fixed>(a, s, m0, c.n, tokens);
   else if (!dots)
-    narrow ? linear_product_narrow<Pairs>(a, s, c.n, tokens) : linear_product<Pairs>(s, panel, k, tokens);
+    narrow ? linear_product_narrow<Pairs>(a, s, m0, c.n, tokens) : linear_product<Pairs>(s, panel, k, tokens);
   else if constexpr (has_dot)
-    narrow ? linear_product_narrow<Dots>(a, s, c.n, tokens) : linear_product<Dots>(s, panel, k, tokens);
+    narrow ? linear_product_narrow<Dots>(a, s, m0, c.n, tokens) : linear_product<Dots>(s, panel, k, tokens);
   with_type(a.y.dtype, [&](auto* y) {
     using Y = std::remove_pointer_t<decltype(y)>;
     for (int64_t t = 0; t < tokens; t++) {
