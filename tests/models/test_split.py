@@ -42,19 +42,22 @@ QWEN2: dict[str, Any] = {"qk_norm": False, "qkv_bias": True, "tie_word_embedding
 PROMPTS: dict[str, Any] = {"num_heads": 16, "num_kv_heads": 4}  # as the kernel for prompts, whose slabs wait for all of their input
 
 
-# the model, tokens of a tile, slabs, outputs to the residual that are cut and that aren't
-KINDS = {
-    "qwen3": ({}, 16, 4, {"linear_part": 4}),
-    "prompts": (PROMPTS, 128, 2, {"linear_part": 4}),
-    "batches": ({}, 16, 1, {"linear_residual": 3, "half_norm": 1}),
-    "batches of qwen2": (QWEN2, 16, 1, {"linear_residual": 3, "half_norm": 1}),
+# the model, tokens of a tile, slabs, how products are made, outputs to the residual that are cut and that aren't
+KINDS: dict[str, tuple[dict[str, Any], int, int, dict[str, bool], dict[str, int]]] = {
+    "qwen3": ({}, 16, 4, {}, {"linear_part": 4}),
+    "prompts": (PROMPTS, 128, 2, {}, {"linear_part": 4}),
+    "batches": ({}, 16, 1, {"slim": True}, {"linear_residual": 3, "half_norm": 1}),
+    "batches of qwen2": (QWEN2, 16, 1, {"slim": True}, {"linear_residual": 3, "half_norm": 1}),
+    "direct batches": ({}, 16, 4, {"direct": True}, {"linear_part": 4}),
 }
 
 
-@pytest.mark.parametrize("changes, tokens, splits, grids", KINDS.values(), ids=KINDS)
-def test_the_same_logits(changes: dict[str, Any], tokens: int, splits: int, grids: dict[str, int]) -> None:
+@pytest.mark.parametrize("changes, tokens, splits, products, grids", KINDS.values(), ids=KINDS)
+def test_the_same_logits(
+    changes: dict[str, Any], tokens: int, splits: int, products: dict[str, bool], grids: dict[str, int]
+) -> None:
     c = small(**changes)
-    made_for = replace(target.h200(tile_tokens=tokens), num_workers=7, slim=splits == 1)
+    made_for = replace(target.h200(tile_tokens=tokens), num_workers=7, **products)
     plan = compile_plan(build_decoder(c, LIMITS, "bfloat16", splits=splits), made_for)
     found = Counter(g.op for g in plan.grids)
     assert {op: found[op] for op in ("linear_part", "linear_residual", "half_norm") if op in found} == grids

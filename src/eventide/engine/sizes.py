@@ -78,14 +78,18 @@ def sizes_for(c: ModelConfig, seqs: int) -> list[Size]:
 
 def slabs(c: ModelConfig, tokens: int) -> int:
     """Into how many slabs a kernel for batches of so many tokens cuts its k at most; 1: its products are slim."""
-    whole = all(k % 128 == 0 for k in (c.hidden_size, c.q_rows, c.intermediate_size))  # as device/cuda/slim.cuh needs it
-    return 1 if tokens <= SLIM_TOKENS and c.hidden_size >= SLIM_HIDDEN and whole else SLABS
+    return 1 if tokens <= SLIM_TOKENS and c.hidden_size >= SLIM_HIDDEN and _whole_lines(c) else SLABS
 
 
 def direct(c: ModelConfig, tokens: int) -> bool:
     """Whether products of a kernel for so many sequences of one token each take their input as it stands (device/cuda/direct.cuh).
     Where a warp has several lines of a block that is slower."""
-    return tokens == DIRECT_TOKENS and c.hidden_size <= DIRECT_HIDDEN and appends(c)
+    return tokens == DIRECT_TOKENS and c.hidden_size <= DIRECT_HIDDEN and _whole_lines(c) and appends(c)
+
+
+def _whole_lines(c: ModelConfig) -> bool:
+    """Whether all products have whole lines of columns, as device/cuda/slim.cuh and direct.cuh need it."""
+    return all(k % 128 == 0 for k in (c.hidden_size, c.q_rows, c.intermediate_size))
 
 
 def appends(c: ModelConfig) -> bool:

@@ -197,6 +197,19 @@ def test_operators_that_passes_fuse_compile_alone(op: str) -> None:
     assert binary.resources["spill_bytes"] == 0
 
 
+@pytest.mark.parametrize("columns", [1024, 2048])
+def test_a_norm_waits_for_what_announces_itself(columns: int) -> None:
+    """Whether registers hold a row of its input or not."""
+    p = Program("norm")
+    t = p.symbol("num_tokens", 1, 8)
+    x = p.input("x", (t, 256), "bfloat16")
+    y = p.call("linear", name="y", x=x, w=p.weight("w", (columns, 256), "bfloat16"))
+    p.output(p.call("rms_norm", name="norm", x=y, w=p.weight("g", (columns,), "bfloat16"), eps=1e-6), "out")
+    plan = schedule(place(infer_events(tile(p, target.h200()))), "static", 132)
+    source, _ = compile_plan_source(plan)
+    assert re.search(r"struct C1 .*polled = true", source.text, re.DOTALL)
+
+
 def tiny_plan() -> Plan:
     c = config(num_layers=1, hidden_size=64, intermediate_size=64, num_heads=2, num_kv_heads=1, vocab_size=64)
     return compile_plan(build_decoder(c, Limits(8, 8, 2, 64, 16), "bfloat16"), replace(target.h200(), num_workers=4))

@@ -64,13 +64,14 @@ def sizes_of(max_seqs: int, **changes: int) -> list[Size]:
     return sizes_for(programs.config(**changes), max_seqs)
 
 
-SMALL = {"hidden_size": 1024, "head_dim": 128}
+SMALL = {"hidden_size": 1024, "intermediate_size": 3072, "head_dim": 128}
 SLIM = {"hidden_size": 4096, "intermediate_size": 12288, "head_dim": 128}
 
 
 def test_kernels_for_batches_follow_the_model() -> None:
     """Where a batch's products are slim or direct its kernel takes over from four sequences on, else from eight."""
-    for changes, tile, few, splits in ((SLIM, 4, 4, 1), (SMALL, 8, 4, 4), ({**SLIM, "intermediate_size": 8640}, 8, 8, 4)):
+    ragged = ({**SLIM, "intermediate_size": 8640}, {**SMALL, "hidden_size": 576}, {**SMALL, "intermediate_size": 2730})
+    for changes, tile, few, splits in ((SLIM, 4, 4, 1), (SMALL, 8, 4, 4), *((r, 8, 8, 4) for r in ragged)):
         sizes = sizes_of(64, **changes)
         assert [(s.tile, s.most) for s in sizes if s.decode] == [(1, 1), (tile, few), (16, 16), (32, 32), (64, 64)]
         assert [s.splits for s in sizes if s.decode] == [0, 0, splits, 4, 4]

@@ -73,6 +73,7 @@ def test_models_teacher_forced(shape: str, tile: int, most: int) -> None:
 
 
 PASTS = (700, 5, 127, 1, 256, 257, 128, 130)  # around the spans of 128 positions that attention walks
+MORE_PASTS = (64, 3, 200, 65, 129)  # so that the second eight of a product's 16 tokens are there
 ALONE = {
     "wide heads": {"head_dim": 256, "num_heads": 4}, "groups of seven": {"head_dim": 32, "num_heads": 28, "num_kv_heads": 4},
     "all heads": {"head_dim": 32, "num_heads": 12, "num_kv_heads": 12},
@@ -111,27 +112,28 @@ def test_pasts_of_several_spans(tile: int, splits: int, shape: str) -> None:
 def test_tokens_alone_of_their_sequences(tile: int, splits: int, shape: str, workers: int) -> None:
     """In a kernel that rotates, appends and attends to the whole past in one operator; no numbers beyond each sequence's end;
     workers delayed, the same bits."""
+    pasts = (*PASTS, *MORE_PASTS) if tile == 16 else PASTS
     c = config(**{**ALONE.get(shape, {}), **SHAPES.get(shape, {})})
-    limits = replace(LIMITS, max_seqs=len(PASTS), max_rows=len(PASTS), max_seq_len=768)
+    limits = replace(LIMITS, max_seqs=len(pasts), max_rows=len(pasts), max_seq_len=768)
     mixed = open_kernel(plan_of(c, limits), c)
     held = replace(limits, max_tokens=tile)
     plan = plan_of(c, held, decode=True, tile=tile, splits=splits, workers=workers)
     decode = open_kernel(plan, c, memory=mixed.memory)
-    prompts = prompts_of(PASTS, vocab=c.vocab_size)
+    prompts = prompts_of(pasts, vocab=c.vocab_size)
     write_tokens(mixed, prompts, limits)
     mixed.run(prompt_steps(prompts, limits))
     tokens = mixed.read_state("tokens")
     caches = {t.name: mixed.read_state(t.name) for t in plan.tensors.values() if t.name.endswith("_cache")}
-    table = make_step(held, [Chunk(0, PASTS[0], 1)], 1).inputs["block_table"]
+    table = make_step(held, [Chunk(0, pasts[0], 1)], 1).inputs["block_table"]
     for name, cache in caches.items():
-        for s, n in enumerate(PASTS):
+        for s, n in enumerate(pasts):
             beyond = np.arange(n, limits.max_seq_len)
             cache[:, table[s, beyond // limits.page_size] * limits.page_size + beyond % limits.page_size] = np.nan
         mixed.write_state(name, cache)
-    groups = [range(len(PASTS)), (6, 1, 3), range(len(PASTS))]  # a sequence that stops meanwhile, and goes on
-    ahead, steps = [0] * len(PASTS), []
+    groups = [range(len(pasts)), (6, 1, 3), range(len(pasts))]  # a sequence that stops meanwhile, and goes on
+    ahead, steps = [0] * len(pasts), []
     for some in groups:
-        steps.append(make_step(held, [Chunk(s, PASTS[s] + ahead[s], 1) for s in some], 1))
+        steps.append(make_step(held, [Chunk(s, pasts[s] + ahead[s], 1) for s in some], 1))
         ahead = [n + (s in some) for s, n in enumerate(ahead)]
     got = [decode.run([s])[0] for s in steps]
     history = mixed.read_state("tokens")

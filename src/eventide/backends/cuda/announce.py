@@ -37,10 +37,11 @@ from ...ir.nodes import Edge, Plan, Span, TaskGrid
 from ...ops.registry import get_op
 from .layout import nbytes
 
-__all__ = ["Announced", "find_announced"]
+__all__ = ["TOTAL", "TOTAL_DIRECT", "Announced", "find_announced"]
 
 LARGEST = 1 << 20  # bytes of such a tensor
-TOTAL = 24 << 20  # and of all, which every step fills once
+TOTAL = 12 << 20  # and of all, which every step fills once
+TOTAL_DIRECT = 32 << 20  # the same where products take 16 tokens as they stand: their sums of slabs, too
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Announced:
     carried: frozenset[tuple[str, str]] = field(default_factory=frozenset)
 
 
-def find_announced(plan: Plan, code: Callable[[str], str]) -> Announced:
-    """`code(op)` is the text of an operator's cuda.cuh."""
+def find_announced(plan: Plan, code: Callable[[str], str], most: int = TOTAL) -> Announced:
+    """`code(op)` is the text of an operator's cuda.cuh; `most`: bytes of all such tensors."""
     producers: dict[str, list[TaskGrid]] = {}
     users: dict[str, set[str]] = {}
     writers: dict[str, set[str]] = {}
@@ -63,7 +64,7 @@ def find_announced(plan: Plan, code: Callable[[str], str]) -> Announced:
             users.setdefault(a.tensor, set()).add(g.name)
             if get_op(g.op).operand(a.operand).mode != "read":
                 writers.setdefault(a.tensor, set()).add(g.name)
-    tensors = _candidates(plan, code, writers)
+    tensors = _candidates(plan, code, writers, most)
     views = list(_corners(plan))
     carried = set()
     for g in plan.grids:
@@ -76,7 +77,7 @@ def find_announced(plan: Plan, code: Callable[[str], str]) -> Announced:
     return Announced(frozenset(tensors), frozenset(carried))
 
 
-def _candidates(plan: Plan, code: Callable[[str], str], writers: dict[str, set[str]]) -> set[str]:
+def _candidates(plan: Plan, code: Callable[[str], str], writers: dict[str, set[str]], most: int) -> set[str]:
     unfit = {n for n, t in plan.tensors.items() if t.role != "scratch" or t.dtype not in ("bfloat16", "float32")}
     for g in plan.grids:
         for a in g.accesses:
@@ -87,7 +88,7 @@ def _candidates(plan: Plan, code: Callable[[str], str], writers: dict[str, set[s
                 unfit.add(a.tensor)
     sizes = {n: nbytes(plan, plan.tensors[n]) for n, makers in writers.items() if n not in unfit and len(makers) == 1}
     found = {n for n, size in sizes.items() if size <= LARGEST}
-    while sum(sizes[n] for n in found) > TOTAL:  # the largest go first, in all layers alike
+    while sum(sizes[n] for n in found) > most:  # the largest go first, in all layers alike
         top = max(sizes[n] for n in found)
         found = {n for n in found if sizes[n] < top}
     return found

@@ -22,6 +22,7 @@ struct direct_product {
   static_assert(A::tile_m == TOKENS && (ROWS == DIRECT || !DIRECT) && ROWS % 32 == 16, "a direct product has 16 tokens a task");
   static_assert(K % BLOCK == 0, "a direct product needs k to be a multiple of 128");
   static_assert(!A::has_norm_weight && !A::has_rows && !A::has_squares && !A::has_residual, "a direct product stands alone");
+  static_assert(ROWS / 8 * (Weights::BYTES + Weights::TAIL) <= SLOT, "a line of a direct product's block must fit in a slot of the ring");
   static_assert(2 * WARPS * PART <= SCRATCH, "the sums of two blocks must fit in the scratch memory");
 
   // `line`: of the weight, where this product's k begins

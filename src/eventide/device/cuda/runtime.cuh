@@ -536,8 +536,8 @@ struct Loader {
         for (int b = first + (BY_LINES ? 0 : own); b < end; b += BY_LINES ? 1 : LOADERS) {
           if (WIDE == 16 && wide.half) bring_half(wide.first + b, wide.line + line);
           else bring(wide.first + b, wide.line + line, wide.tail > 0 && (DIRECT || line % 4 < (BY_LINES ? LOADERS : 1)));
-          if (DIRECT) store_shared(told, ++issued);
           if (quit) return;
+          if (DIRECT) store_shared(told, ++issued);
           if (++slot == OWN_SLOTS) { slot = 0; lap ^= 1; }
         }
       }

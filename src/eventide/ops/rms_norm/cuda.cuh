@@ -9,7 +9,6 @@ struct rms_norm_op : Stateless {
   static constexpr bool RUNS = false, ANNOUNCES = true;
   static constexpr int H = A::y_t::dim1, TEAM = A::tile_m == 1 ? CONSUMERS : 32, PIECES = (H / 8 + TEAM - 1) / TEAM;
   static constexpr bool HELD = PIECES <= 4;
-  static_assert(HELD || !A::x_t::polled, "rms_norm waits for inputs that registers hold");
   static_assert(H % 8 == 0, "rms_norm needs a multiple of 8 columns");
 
   static __device__ __forceinline__ uint4 scaled(const A& a, const uint4& v, float scale, int k) {
@@ -78,11 +77,16 @@ struct rms_norm_op : Stateless {
           if (k < H) put_eight(a.y, t, k, scaled(a, v[i], scale, k));
         }
       } else {
+        auto load = [&](int k) {
+          const uint4 v = load_weak_16(x + k);
+          if constexpr (A::x_t::polled) return settle_16(w, x + k, v);
+          return v;
+        };
         #pragma unroll 4
-        for (int k = thread * 8; k < H; k += TEAM * 8) square += square_of(load_weak_16(x + k));
+        for (int k = thread * 8; k < H; k += TEAM * 8) square += square_of(load(k));
         const float scale = scale_of(w, square);
         #pragma unroll 4
-        for (int k = thread * 8; k < H; k += TEAM * 8) put_eight(a.y, t, k, scaled(a, load_weak_16(x + k), scale, k));
+        for (int k = thread * 8; k < H; k += TEAM * 8) put_eight(a.y, t, k, scaled(a, load(k), scale, k));
       }
     }
   }
