@@ -2,8 +2,9 @@
 //
 // The rows of a tile are its queries times the group's heads. For each block: the keys are transposed into one panel of
 // 64 positions, so that scores are the product of matmul.h with positions as rows; probabilities times values is the same
-// product with columns of the head as rows and positions as k. Blocks begin at multiples of 64, masked positions add zero,
-// so a row has the same bits in any tile.
+// product with columns of the head as rows and positions as k. With dot products for bfloat16, probabilities are rounded to it
+// (and add up as they are rounded), and values stand in pairs of positions. Blocks begin at multiples of 64, masked positions
+// add zero, so a row has the same bits in any tile.
 #pragma once
 #include <type_traits>
 
@@ -17,6 +18,7 @@ constexpr int kColumns = 64;    // of a head, in one product with probabilities
 struct AttentionScratch {
   int64_t rows, d, width;  // width: d rounded up to kColumns
   float *scores, *out, *top, *fade, *total, *keys, *values;
+  bf16* chances;  // [rows][kBlock], for dot products
   char* q;
   int64_t bytes;
 
@@ -31,6 +33,7 @@ struct AttentionScratch {
     scores = take(rows * kBlock), out = take(rows * width), top = take(rows), fade = take(rows);
     total = take(rows);
     keys = take(kPositions * d), values = take(kPositions * width);
+    chances = reinterpret_cast<bf16*>(take(has_dot ? rows * kBlock / 2 : 0));
     q = reinterpret_cast<char*>(take(rows * round_up(d, kBlock)));
     bytes = at - base;
   }
@@ -53,24 +56,34 @@ inline void to_panel(const uint32_t* const (&rows)[kPositions], int64_t n, int64
   }
 }
 
-// how a tensor of T enters a product: keys as panels, values row by row
+// how a tensor of T enters a product: keys as panels, values row by row or, where probabilities are rounded for it, in pairs
 template <class T>
 struct Held;
 template <>
 struct Held<float> {
   using Keys = F32;
   using Values = F32;
+  static constexpr bool rounds = false;
 };
 template <>
 struct Held<bf16> {
   using Keys = std::conditional_t<has_dot, Dots, Pairs>;
   using Values = Halves;
+  static constexpr bool rounds = has_dot;
 };
+
+// two rows of d values, the second of which may be missing -> pairs as Dots reads them, `width` of them
+inline void to_pairs(const bf16* even, const bf16* odd, int64_t d, int64_t width, float* to) {
+  for (int64_t i = 0; i < width; i += L) {
+    const F low = load(even + i, d - i), high = odd ? load(odd + i, d - i) : F{};
+    store(to + i, floats(bits(low) >> 16 | bits(high)));
+  }
+}
 
 // The scores of a block become probabilities relative to each row's running top, in three passes, so that no row waits for
 // the exponentials of the one before: tops; what they fade the sums so far by, many rows at once; probabilities.
-// `visible(row)` positions of the block count.
-template <class Visible>
+// `visible(row)` positions of the block count. They stand in place of the scores, or, rounded to bfloat16, in `chances`.
+template <bool round, class Visible>
 inline void soften(AttentionScratch& s, int64_t rows, float scale, Visible visible) {
   constexpr int parts = kPositions / L;
   for (int64_t r = 0; r < rows; r++) {
@@ -92,13 +105,43 @@ inline void soften(AttentionScratch& s, int64_t rows, float scale, Visible visib
     F part = F{};
     EV_UNROLL for (int i = 0; i < parts; i++) {
       F e = exp(load(p + i * L) - top);
+      if constexpr (round) {
+        e = rounded(s.chances, e);
+        store(s.chances + r * kBlock + i * L, e);
+      } else {
+        store(p + i * L, e);
+      }
       part += e;
-      store(p + i * L, e);
     }
     s.total[r] = s.total[r] * s.fade[r] + sum(part);
     if (s.fade[r] == 1) continue;
     float* out = s.out + r * s.width;
     for (int64_t i = 0; i < s.width; i += L) store(out + i, load(out + i) * fade);
+  }
+}
+
+// out += probabilities times the values of n positions, of which position j's begin at from[at[j]]. direct: they are n rows of
+// whole products, one behind the other.
+template <class T>
+inline void add_values(const AttentionScratch& s, int64_t rows, const T* from, const int64_t* at, int64_t n, bool direct) {
+  for (int64_t j = 0; j < n && (Held<T>::rounds || !direct); j++) {
+    if constexpr (Held<T>::rounds) {
+      if (j % 2 == 0) to_pairs(from + at[j], j + 1 < n ? from + at[j + 1] : nullptr, s.d, s.width, s.values + j / 2 * s.width);
+    } else {
+      for (int64_t i = 0; i < s.width; i += L) store(s.values + j * s.width + i, load(from + at[j] + i, s.d - i));
+    }
+  }
+  for (int64_t i = 0; i < s.width; i += kColumns) {
+    const char* held = reinterpret_cast<const char*>(s.values + i);
+    if constexpr (Held<T>::rounds) {
+      multiply<Dots, 1, Ahead::nothing, kColumns>(rows, {held, 4 * s.width, s.chances, (n + 1) / 2, s.out + i, s.width});
+    } else if (direct) {
+      const char* rows_of = reinterpret_cast<const char*>(from + at[0] + i);
+      multiply<typename Held<T>::Values, 1, Ahead::nothing, kColumns>(
+          rows, {rows_of, s.d * int64_t(sizeof(T)), s.scores, n, s.out + i, s.width});
+    } else {
+      multiply<F32, 1, Ahead::nothing, kColumns>(rows, {held, 4 * s.width, s.scores, n, s.out + i, s.width});
+    }
   }
 }
 
@@ -144,20 +187,8 @@ inline void attention_tile(const attention_args& a, const attention_coords& c, c
       const int64_t steps = min_of(kBlock, d - i) / Keys::step;
       multiply<Keys, 1, Ahead::nothing, kPositions>(rows, {keys, 4 * kPositions, q + i * rows, steps, s.scores, kBlock});
     }
-    soften(s, rows, 1.0f / std::sqrt(float(d)), [&](int64_t r) { return pos[t0 + r / group] - p0 + 1; });
-    if (direct) {
-      const char* v = reinterpret_cast<const char*>(v_cache + at[0]);
-      for (int64_t i = 0; i < d; i += kColumns, v += kColumns * sizeof(T))
-        multiply<typename Held<T>::Values, 1, Ahead::nothing, kColumns>(
-            rows, {v, d * int64_t(sizeof(T)), s.scores, n, s.out + i, s.width});
-      continue;
-    }
-    for (int64_t j = 0; j < n; j++)
-      for (int64_t i = 0; i < s.width; i += L) store(s.values + j * s.width + i, load(v_cache + at[j] + i, d - i));
-    for (int64_t i = 0; i < s.width; i += kColumns) {
-      const char* v = reinterpret_cast<const char*>(s.values + i);
-      multiply<F32, 1, Ahead::nothing, kColumns>(rows, {v, 4 * s.width, s.scores, n, s.out + i, s.width});
-    }
+    soften<Held<T>::rounds>(s, rows, 1.0f / std::sqrt(float(d)), [&](int64_t r) { return pos[t0 + r / group] - p0 + 1; });
+    add_values(s, rows, v_cache, at, n, direct);
   }
   for (int64_t r = 0; r < rows; r++) {
     T* y = a.y.as<T>() + (t0 + r / group) * heads * d + (c.h * group + r % group) * d;
