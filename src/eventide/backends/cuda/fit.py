@@ -65,7 +65,7 @@ def divisions(plan: Plan) -> list[Config]:
         slots -= slots % 2 if wide else 0  # half for each warpgroup
         if slots == 0:
             continue
-        if per_op or wide:  # nobody polls, or seldom
+        if per_op or wide:  # nobody polls; for direct products, where workers do, all that fits was faster
             limit = slots
         parts = {"slots": slots, "slot": slot, "in_flight": limit, "scratch": scratch * _KIB}
         found.append(Config(**parts, announce=int(not wide or direct_rows(plan) > 0), per_op=per_op))
