@@ -35,13 +35,14 @@ from ...ir.expr import evaluate
 from ...ir.instance import StepView, indices
 from ...ir.nodes import Edge, Plan, Span, TaskGrid
 from ...ops.registry import get_op
+from ...target import TILES
 from .layout import nbytes
 
-__all__ = ["TOTAL", "TOTAL_DIRECT", "Announced", "find_announced"]
+__all__ = ["TOTAL", "TOTAL_WIDE", "Announced", "find_announced"]
 
 LARGEST = 1 << 20  # bytes of such a tensor
 TOTAL = 12 << 20  # and of all, which every step fills once
-TOTAL_DIRECT = 32 << 20  # the same where products take 16 tokens as they stand: their sums of slabs, too
+TOTAL_WIDE = 32 << 20  # the same where products have more than 8 tokens
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,14 @@ def find_announced(plan: Plan, code: Callable[[str], str], most: int = TOTAL) ->
             makers = producers.get(e.event, [])
             if makers and all(_alone(m, tensors, users) and _carries(views, m, g, e, tensors, code) for m in makers):
                 carried.add((g.name, e.event))
-    if not _chained(plan, tensors, carried, writers, producers):
+    if not carried or not _chained(plan, tensors, carried, writers, producers):
         return Announced()
     return Announced(frozenset(tensors), frozenset(carried))
 
 
 def _candidates(plan: Plan, code: Callable[[str], str], writers: dict[str, set[str]], most: int) -> set[str]:
-    unfit = {n for n, t in plan.tensors.items() if t.role != "scratch" or t.dtype not in ("bfloat16", "float32")}
+    fit = {n for n, t in plan.tensors.items() if t.role == "scratch" and t.dtype in ("bfloat16", "float32") and t.layout != TILES}
+    unfit = {*plan.tensors} - fit
     for g in plan.grids:
         for a in g.accesses:
             mode = get_op(g.op).operand(a.operand).mode

@@ -28,7 +28,7 @@ from ...ir.nodes import Edge, EventTensor, Plan, Segment, Span, TaskGrid, Tensor
 from ...ops.declaration import Op
 from ...ops.registry import get_op
 from ...target import DIRECT_ROWS, HALF_ROWS, TILES, WIDE_ROWS
-from .announce import TOTAL, TOTAL_DIRECT, Announced, find_announced
+from .announce import TOTAL, TOTAL_WIDE, Announced, find_announced
 from .layout import PANEL, TIGHT, Layout, lay_out, max_value, slab_bytes
 from .wgmma import wgmma_source
 
@@ -94,10 +94,10 @@ class _Generator:
             raise PlanError(f"plan '{plan.name}' has no schedule")
         self.plan, self.config, self.schedule = plan, config, plan.schedule
         announce = self.config.announce and not self.config.per_op
-        most = TOTAL_DIRECT if direct_rows(plan) else TOTAL
+        self.wide = wide_tokens(plan)
+        most = TOTAL_WIDE if self.wide else TOTAL
         self.announced = find_announced(plan, lambda op: _device_code(get_op(op)), most) if announce else Announced()
         waits = {(g.name, e.event) for g in plan.grids for e in (*g.waits, *g.enter)}
-        self.wide = wide_tokens(plan)
         self.counted = {event for _, event in waits - self.announced.carried}  # events that somebody counts
         self.layout = lay_out(plan, self.announced.tensors)
         self.atoms: list[Expr] = []

@@ -68,7 +68,7 @@ def divisions(plan: Plan) -> list[Config]:
         if per_op or wide:  # nobody polls; for direct products, where workers do, all that fits was faster
             limit = slots
         parts = {"slots": slots, "slot": slot, "in_flight": limit, "scratch": scratch * _KIB}
-        found.append(Config(**parts, announce=int(not wide or direct_rows(plan) > 0), per_op=per_op))
+        found.append(Config(**parts, announce=int(wide <= 64), per_op=per_op))
     return found
 
 

@@ -91,10 +91,9 @@ __device__ __forceinline__ void consumer_main(const Launch& launch, Block* block
       w.segment = i;
       w.place();
       w.fetch_arguments(i + 1 < launch.last_segment ? i + 1 : launch.first_segment);
-      if (i == clearing) {
-        clear_bank(launch, bank ^ 1, w.tid);
-        clear_announced(launch, bank ^ 1, w.tid);
-      }
+      if (i == clearing) clear_bank(launch, bank ^ 1, w.tid);
+      if (WIDE) clear_announced(launch, bank ^ 1, w.tid, i - launch.first_segment, launch.last_segment - launch.first_segment);
+      else if (i == clearing) clear_announced(launch, bank ^ 1, w.tid, 0, 1);
       if (!dispatch_consume((int)args[0], args + 1, s, w)) {
         w.report_late();
         return;
