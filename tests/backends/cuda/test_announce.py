@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from eventide import target
-from eventide.backends.cuda.announce import Announced, find_announced
+from eventide.backends.cuda.announce import MOST_WIDE, Announced, find_announced
 from eventide.backends.cuda.codegen import Config, generate
 from eventide.ir.nodes import Plan
 from eventide.ops.program import Program
 from eventide.ops.registry import get_op
 from eventide.passes.pipeline import compile_plan
-from tests.backends.cuda.gpu import config, plan_of, plan_of_one
+from eventide.target import TILES
+from tests.backends.cuda.gpu import LIMITS, config, plan_of, plan_of_one
 
 
 def _code(op: str) -> str:
@@ -38,8 +39,9 @@ def test_a_decode_step_needs_counters_at_its_ends_only(plan: Plan) -> None:
     for layer in ("layers.0", "layers.1"):
         for grid, event in (("attn", "qkv"), ("merge", "attn"), ("o", "merge"), ("gate_up", "o"), ("down", "gate_up")):
             assert (f"{layer}.{grid}", f"e.{layer}.{event}") in found.carried
-        assert {f"{layer}.{t}" for t in ("qkv", "merge", "x1", "act", "x2", "attn.part", "attn.stats")} <= found.tensors
-    # the head reads rows that a table names
+        assert {f"{layer}.{t}" for t in ("qkv", "merge", "x1", "act", "attn.part", "attn.stats")} <= found.tensors
+    # the head reads rows that a table names, so that the last layer's result would announce itself to nobody
+    assert "layers.0.x2" in found.tensors and "layers.1.x2" not in found.tensors
     left = {(g.name, e.event) for g in plan.grids for e in g.waits} - found.carried
     assert {grid for grid, _ in left} == {"head", "stats", "sample"}
 
@@ -93,6 +95,18 @@ def test_data_that_is_not_announced_needs_a_chain_of_counters(plan: Plan) -> Non
     before it is known to be there."""
     silent = find_announced(plan, lambda op: _code(op).replace("ANNOUNCES = true", "") if op == "embed" else _code(op))
     assert silent == Announced()
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_wide_products_announce_to_attention_alone(decode: bool) -> None:
+    """Their own input is tiles, which can't be asked for; and what carries no edge isn't filled for nothing."""
+    c = config(num_layers=2, hidden_size=1024, intermediate_size=3072, num_heads=16, num_kv_heads=8, head_dim=128)
+    plan = plan_of(c, replace(LIMITS, max_tokens=64, max_rows=64), decode=decode, tile=64, splits=4)
+    found = find_announced(plan, _code, MOST_WIDE)
+    assert not {n for n in found.tensors if plan.tensors[n].layout == TILES}
+    assert (("layers.1.attn", "e.layers.1.qkv") in found.carried) == decode
+    if not decode:
+        assert found.tensors == {"embed"} and found.carried == {("norm0", "e.embed")}
 
 
 def test_large_activations_use_counters() -> None:

@@ -38,11 +38,12 @@ from ...ops.registry import get_op
 from ...target import TILES
 from .layout import nbytes
 
-__all__ = ["TOTAL", "TOTAL_WIDE", "Announced", "find_announced"]
+__all__ = ["MOST", "MOST_DIRECT", "MOST_WIDE", "Announced", "find_announced"]
 
-LARGEST = 1 << 20  # bytes of such a tensor
-TOTAL = 12 << 20  # and of all, which every step fills once
-TOTAL_WIDE = 32 << 20  # the same where products have more than 8 tokens
+# bytes of such a tensor at most, and of all of a plan, which every step fills once
+MOST = 1 << 20, 12 << 20
+MOST_DIRECT = 1 << 20, 32 << 20  # where products take 16 tokens as they stand
+MOST_WIDE = 512 << 10, 32 << 20  # where they are wide or slim; larger ones' sums of slabs cost as much to fill as they save
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Announced:
     carried: frozenset[tuple[str, str]] = field(default_factory=frozenset)
 
 
-def find_announced(plan: Plan, code: Callable[[str], str], most: int = TOTAL) -> Announced:
-    """`code(op)` is the text of an operator's cuda.cuh; `most`: bytes of all such tensors."""
+def find_announced(plan: Plan, code: Callable[[str], str], most: tuple[int, int] = MOST) -> Announced:
+    """`code(op)` is the text of an operator's cuda.cuh; `most`: bytes of such a tensor, and of all."""
     producers: dict[str, list[TaskGrid]] = {}
     users: dict[str, set[str]] = {}
     writers: dict[str, set[str]] = {}
@@ -73,12 +74,15 @@ def find_announced(plan: Plan, code: Callable[[str], str], most: int = TOTAL) ->
             makers = producers.get(e.event, [])
             if makers and all(_alone(m, tensors, users) and _carries(views, m, g, e, tensors, code) for m in makers):
                 carried.add((g.name, e.event))
-    if not carried or not _chained(plan, tensors, carried, writers, producers):
-        return Announced()
-    return Announced(frozenset(tensors), frozenset(carried))
+    # those that carry no edge are filled for nothing, unless a chain is missing where they stand
+    makers_of = {m.name for g in plan.grids for e in g.waits if (g.name, e.event) in carried for m in producers[e.event]}
+    for some in ({t for t in tensors if writers[t] <= makers_of}, tensors):
+        if _chained(plan, some, carried, writers, producers):
+            return Announced(frozenset(some), frozenset(carried))
+    return Announced()
 
 
-def _candidates(plan: Plan, code: Callable[[str], str], writers: dict[str, set[str]], most: int) -> set[str]:
+def _candidates(plan: Plan, code: Callable[[str], str], writers: dict[str, set[str]], most: tuple[int, int]) -> set[str]:
     fit = {n for n, t in plan.tensors.items() if t.role == "scratch" and t.dtype in ("bfloat16", "float32") and t.layout != TILES}
     unfit = {*plan.tensors} - fit
     for g in plan.grids:
@@ -89,8 +93,8 @@ def _candidates(plan: Plan, code: Callable[[str], str], writers: dict[str, set[s
             if mode == "read" and f"{a.operand}_t::polled" not in code(g.op):
                 unfit.add(a.tensor)
     sizes = {n: nbytes(plan, plan.tensors[n]) for n, makers in writers.items() if n not in unfit and len(makers) == 1}
-    found = {n for n, size in sizes.items() if size <= LARGEST}
-    while sum(sizes[n] for n in found) > most:  # the largest go first, in all layers alike
+    found = {n for n, size in sizes.items() if size <= most[0]}
+    while sum(sizes[n] for n in found) > most[1]:  # the largest go first, in all layers alike
         top = max(sizes[n] for n in found)
         found = {n for n in found if sizes[n] < top}
     return found

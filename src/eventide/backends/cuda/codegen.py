@@ -28,7 +28,7 @@ from ...ir.nodes import Edge, EventTensor, Plan, Segment, Span, TaskGrid, Tensor
 from ...ops.declaration import Op
 from ...ops.registry import get_op
 from ...target import DIRECT_ROWS, HALF_ROWS, TILES, WIDE_ROWS
-from .announce import TOTAL, TOTAL_WIDE, Announced, find_announced
+from .announce import MOST, MOST_DIRECT, MOST_WIDE, Announced, find_announced
 from .layout import PANEL, TIGHT, Layout, lay_out, max_value, slab_bytes
 from .wgmma import wgmma_source
 
@@ -95,7 +95,7 @@ class _Generator:
         self.plan, self.config, self.schedule = plan, config, plan.schedule
         announce = self.config.announce and not self.config.per_op
         self.wide = wide_tokens(plan)
-        most = TOTAL_WIDE if self.wide else TOTAL
+        most = MOST_DIRECT if direct_rows(plan) else MOST_WIDE if self.wide else MOST
         self.announced = find_announced(plan, lambda op: _device_code(get_op(op)), most) if announce else Announced()
         waits = {(g.name, e.event) for g in plan.grids for e in (*g.waits, *g.enter)}
         self.counted = {event for _, event in waits - self.announced.carried}  # events that somebody counts

@@ -12,8 +12,9 @@
 //
 // A few large values would leave too few bits for the others, which matters where weights make up for them. So what is large is
 // taken out and multiplied in float32 (linear_fixed_rest in ops/linear/cpu.h): of the weights what narrow_format.h calls exceptions,
-// of which there must be few enough (NarrowWeight::fixed), and of x what is about 16 times as large as the square of the mean root of
-// the sizes of its block's values, of those that aren't 0. That is fewer than one value in four. What is left is off by 1 / 512 of that square at most, of normal numbers by 1 / 4,096.
+// of which there must be few enough (NarrowWeight::fixed), and of x what is more than about 16 times the square of the mean root of
+// the sizes of its block's values, of those that aren't 0; fewer than one value in four. What is left is off by about 1 / 512 of that
+// square at most, of normal numbers by 1 / 4,096.
 //
 // Sums of a block are exact whatever their order. So a result depends on its row, its token and k alone, as everywhere. Example:
 // values 1.5, -0.25, 0, … of a block add up to 1.75; the scale is 2^14, for 1.5 · 2^15 would be more than 32,767; and the integers
