@@ -65,7 +65,7 @@ def divisions(plan: Plan) -> list[Config]:
         slots -= slots % 2 if wide else 0  # half for each warpgroup
         if slots == 0:
             continue
-        if per_op or wide:  # nobody polls; for direct products, where workers do, all that fits was faster
+        if per_op or wide:  # nobody polls, or seldom; of direct products, whose workers do, all at once was faster
             limit = slots
         parts = {"slots": slots, "slot": slot, "in_flight": limit, "scratch": scratch * _KIB}
         found.append(Config(**parts, announce=int(wide <= 64), per_op=per_op))

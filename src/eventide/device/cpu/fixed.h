@@ -13,14 +13,14 @@
 // A few large values would leave too few bits for the others, which matters where weights make up for them. So what is large is
 // taken out and multiplied in float32 (linear_fixed_rest in ops/linear/cpu.h): of the weights what narrow_format.h calls exceptions,
 // of which there must be few enough (NarrowWeight::fixed), and of x what is more than about 16 times the square of the mean root of
-// the sizes of its block's values, of those that aren't 0; fewer than one value in four. What is left is off by about 1 / 512 of that
-// square at most, of normal numbers by 1 / 4,096.
+// its block's sizes other than 0, again and again until there is no such value. What is left is off by about 1 / 512 of that square
+// at most, of normal numbers by 1 / 4,096.
 //
 // Sums of a block are exact whatever their order. So a result depends on its row, its token and k alone, as everywhere. Example:
 // values 1.5, -0.25, 0, … of a block add up to 1.75; the scale is 2^14, for 1.5 · 2^15 would be more than 32,767; and the integers
 // are 24576, -4096, 0, …
 //
-// A token of which the sizes of a block add up to no finite number has NaN for results.
+// A token of which the sizes of a block add up to no finite number has NaN for results; beyond about 1e30 others may overflow.
 #pragma once
 #include "matmul.h"
 
@@ -67,9 +67,22 @@ inline float fixed_scale(float total, float most) {
 
 // The root of a size within 6 %, and the larger the larger it is: half the exponent, and the mantissa as it stands.
 constexpr uint32_t kRoot = 0x1fc00000;
-constexpr float kOutlier = 4.001f;  // a root so many times the mean is taken out
-constexpr int kOutliers = 31;       // of a block at most: 32 roots of 4.001 would add up to more than 128
+constexpr float kOutlier = 4;  // a root more than so many times the mean is taken out
 EV_INLINE F rough_root(F size) { return floats((bits(size) >> 1) + kRoot); }
+EV_INLINE F size_of(F x) { return floats(bits(x) & 0x7fffffffu); }
+
+// what the sizes of a token's block come to
+struct BlockSizes {
+  F total{}, most{}, roots{};
+  I zeros{};
+  EV_INLINE void add(F x) {
+    const F size = size_of(x);
+    total += size, most = max(most, size), roots += rough_root(size), zeros += size == F{};
+  }
+  // of so many values: a rough root above it is an outlier's
+  float limit(int64_t values) const { return kOutlier * sum(roots) / (float(values) + sum(__builtin_convertvector(zeros, F))); }
+  bool any_above(float limit) const { return sum(total) < INFINITY && rough_root(splat(largest(most)))[0] > limit; }
+};
 
 // One block of k of n <= L tokens, pairs of k of all tokens side by side: int16 to[kBlock / 2][n][2]. value(t, i) gives L values of
 // token t from i on, zeros from `values` on. back[t] is kFixedRest / scale; outlier(t, i) is told what to[i] leaves out.
@@ -77,32 +90,29 @@ template <class Value, class Outlier>
 inline void fix_block(int64_t n, int64_t values, const Value& value, int16_t* to, float* back, const Outlier& outlier) {
   float x[L][kBlock];
   F scales[L];
+  const int64_t all = round_up(values, 2 * L);
   for (int64_t t = 0; t < n; t++) {
-    F total{}, most{}, roots{};
-    I zeros{};
+    BlockSizes sizes;
     for (int64_t i = 0; i < values; i += 2 * L)
       EV_UNROLL for (int half = 0; half < 2 * L; half += L) {
-        const F v = value(t, i + half), size = max(v, -v);
+        const F v = value(t, i + half);
         store(x[t] + i + half, v);
-        total += size, most = max(most, size), roots += rough_root(size), zeros += size == F{};
+        sizes.add(v);
       }
-    float all = sum(total), largest_one = largest(most);
-    const float some = float(round_up(values, 2 * L)) + sum(__builtin_convertvector(zeros, F));
-    const float limit = kOutlier * sum(roots) / some;
-    if (all < INFINITY && rough_root(splat(largest_one))[0] > limit) {
-      total = most = F{};
-      for (int64_t i = 0; i < values; i += L) {
-        F v = load(x[t] + i), size = max(v, -v);
-        const I out = rough_root(size) > splat(limit);
+    // again until none is left: the largest hide those after them
+    for (float limit; limit = sizes.limit(all), sizes.any_above(limit);) {
+      sizes = {};
+      for (int64_t i = 0; i < all; i += L) {
+        const F v = load(x[t] + i);
+        const I out = rough_root(size_of(v)) > splat(limit);
         for (int j = 0; j < L; j++)
           if (out[j]) outlier(t, i + j);
-        store(x[t] + i, select(out, F{}, v));
-        size = select(out, F{}, size);
-        total += size, most = max(most, size);
+        const F left = select(out, F{}, v);
+        store(x[t] + i, left);
+        sizes.add(left);
       }
-      all = sum(total), largest_one = largest(most);
     }
-    const float scale = fixed_scale(all, largest_one);
+    const float scale = fixed_scale(sum(sizes.total), largest(sizes.most));
     scales[t] = splat(scale), back[t] = scale > 0 ? kFixedRest / scale : NAN;
   }
   float* rows = reinterpret_cast<float*>(to);

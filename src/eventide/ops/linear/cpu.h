@@ -29,7 +29,7 @@ struct LinearScratch {
   char* block;    // a widened block of weights
   char* x;
   int64_t blocks;
-  // of Fixed, behind x, which takes half as much as in float32:
+  // of Fixed, behind x, which takes half as much as in float32 (and has room for that, where the weight doesn't suit Fixed):
   float* back;                // [blocks][tokens]
   NarrowException* outliers;  // values of x that are taken out, where row is the token; the last k is kNarrowEnd
   bf16* exact;                // [tokens][k], x before it became integers, where there is a norm
@@ -42,16 +42,15 @@ struct LinearScratch {
         blocks((a.w.shape[1] + kBlock - 1) / kBlock),
         back(reinterpret_cast<float*>(x + 2 * blocks * a.tile_m * kBlock)),
         outliers(reinterpret_cast<NarrowException*>(back + blocks * a.tile_m)),
-        exact(reinterpret_cast<bf16*>(x + 4 * blocks * a.tile_m * kBlock + sizeof(NarrowException))) {}
+        exact(reinterpret_cast<bf16*>(outliers + blocks * a.tile_m * kBlock + 1)) {}
 };
-static_assert(2 * kBlock + sizeof(float) + kOutliers * sizeof(NarrowException) <= 4 * kBlock);
 
 inline int64_t linear_scratch(const linear_args& a) {
-  LinearScratch s(a, nullptr);
-  const bool exact = has_fixed && a.w.layout == Layout::narrow32 && a.norm_weight;
-  return reinterpret_cast<char*>(s.exact) - static_cast<char*>(nullptr) + (exact ? 2 * a.tile_m * a.w.shape[1] : 0);
+  const LinearScratch s(a, nullptr);
+  if (!has_fixed || a.w.layout != Layout::narrow32 || a.x.dtype != DType::bf16)
+    return s.x - static_cast<char*>(nullptr) + 4 * s.blocks * a.tile_m * kBlock;
+  return reinterpret_cast<char*>(s.exact) - static_cast<char*>(nullptr) + (a.norm_weight ? 2 * a.tile_m * a.w.shape[1] : 0);
 }
-
 
 // how x stands in scratch; side by side means in the groups that multiply cuts
 constexpr Tokens kStand = L == 8 ? Tokens::beside : Tokens::apart;
@@ -159,7 +158,8 @@ inline void linear_product(const LinearScratch& s, const char* panel, int64_t k,
 }
 
 // What products of Fixed leave to be done: the unit of each row, and in float32 what meets exceptions of the weight, or outliers of x.
-inline void linear_fixed_rest(const linear_args& a, const LinearScratch& s, int64_t m0, const NarrowWeight& w, int64_t panel, int64_t tokens) {
+inline void linear_fixed_rest(const linear_args& a, const LinearScratch& s, int64_t m0, const NarrowWeight& w, int64_t panel,
+                              int64_t tokens) {
   constexpr int V = kRows / L;
   const uint32_t* bases = w.bases(panel);
   F unit[V];
