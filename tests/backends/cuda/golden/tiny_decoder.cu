@@ -18,7 +18,7 @@ constexpr int STAGES = 1;
 constexpr int SUMS_BYTES = 33024;
 constexpr int TRACE = 0;
 constexpr int STAGED = 352;
-constexpr int ANNOUNCED = 4096;
+constexpr int ANNOUNCED = 3072;
 }  // namespace ev
 // C0: embed
 struct C0 {
@@ -385,7 +385,7 @@ struct C6 {
   static constexpr bool has_bias = false;
   static constexpr bool has_residual = true;
   struct residual_t { const bf16* data; int dim0; static constexpr int dim1 = 64; static constexpr int layout = PLAIN; static constexpr bool polled = true; } residual;
-  struct y_t { bf16* data; int dim0; static constexpr int dim1 = 64; static constexpr int layout = PLAIN; static constexpr bool polled = true; } y;
+  struct y_t { bf16* data; int dim0; static constexpr int dim1 = 64; static constexpr int layout = PLAIN; static constexpr bool polled = false; } y;
   static constexpr int activation = 0;
   static constexpr float eps = (float)0.0;
   static constexpr int tile_m = 8;
@@ -398,7 +398,7 @@ struct C6 {
     w.data = (const bf16*)(args[1]);
     residual.data = (const bf16*)(s.bank + args[2]);
     residual.dim0 = s.symbol(0);
-    y.data = (bf16*)(s.bank + args[3]);
+    y.data = (bf16*)(args[3]);
     y.dim0 = s.symbol(0);
   }
   static constexpr bool RUNS = linear_op<C6>::RUNS;
@@ -449,7 +449,7 @@ struct C7 {
   const Step& s;
   const u64* args;
   __device__ __forceinline__ C7(const Step& step_, const u64* args_) : s(step_), args(args_) {
-    x.data = (const bf16*)(s.bank + args[0]);
+    x.data = (const bf16*)(args[0]);
     x.dim0 = s.symbol(0);
     w.data = (const bf16*)(args[1]);
     norm_weight.data = (const bf16*)(args[2]);
