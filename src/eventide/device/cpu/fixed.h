@@ -36,8 +36,7 @@ inline F fixed_unit(U base) {
   return floats(exponent < 240 ? (exponent + 15) << 23 : U{} + 0x7fc00000u);
 }
 
-struct Fixed {
-  using Given = int16_t;
+struct Fixed : Plain<int16_t> {
   using Sum = I;
   static constexpr bool scaled = true;
   static constexpr int step = 2, lane_bytes = 4, unroll = 4;

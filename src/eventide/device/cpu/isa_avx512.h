@@ -67,6 +67,9 @@ inline F dot(F acc, U a, U b) {
   return fma(reinterpret_cast<F>(a << 16), reinterpret_cast<F>(b << 16), acc);
 }
 #elif defined(__AVX512BF16__)
+#define EV_TO_BF16
+// to nearest, ties to even; what is less than the least normal number becomes zero, as in products
+inline H to_bf16(F x) { return reinterpret_cast<H>(_mm512_cvtneps_pbh(x)); }
 constexpr bool has_dot = true;
 inline F dot(F acc, U a, U b) {
   return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));

@@ -3,7 +3,8 @@
 //     out[t][r] (+)= sum over k of w[k][r] · x[t][k]        t < T tokens, r < V·L rows
 //
 // A row is a lane, and walks k in ascending order, so a result depends on its row of w, its token and k alone; it has the
-// same bits for any T, V and C. What differs is how weights are held (W):
+// same bits for any T, V and C. Sums of a block of k join the total or, with Dots, go on from it, so that one product may have
+// many blocks: to join every 64 steps takes 7 % of the time. What differs is how weights are held (W):
 //
 //     F32    float w[k][32]                                 1 k a step
 //     Pairs  bf16 w[k / 2][32][2], widened in registers     2 k a step, the same bits as F32 on the widened weights
@@ -37,12 +38,14 @@ enum class Tokens { apart, beside };
 template <Tokens X, int T>
 constexpr int64_t place(int t, int k) { return X == Tokens::apart ? t * kBlock + k : k * T + t; }
 
-// What all but Fixed have in common: sums are floats, and join the total as they are.
+// What all but Fixed have in common: sums are floats, and join the total as they are, one block of k a product.
 template <class T>
 struct Plain {
   using Given = T;
   using Sum = F;
   static constexpr bool scaled = false;
+  static constexpr int64_t blocks = 1;
+  static constexpr bool goes_on = false;
   static EV_INLINE F join(F total, F sum, const float*) { return total + sum; }
 };
 
@@ -101,6 +104,8 @@ struct Pairs : Plain<float> {
 
 struct Dots : Plain<bf16> {
   static constexpr int step = 2, lane_bytes = 4, unroll = 1;
+  static constexpr bool goes_on = true;
+  static constexpr int64_t blocks = 8;  // 64 KiB of a panel, which the second-level cache keeps beside x
   template <int T, int V, Tokens X>
   static EV_INLINE void add_pair(F (&acc)[T][V], int v, U pair, const Given* x) {
     EV_UNROLL for (int t = 0; t < T; t++) acc[t][v] = dot(acc[t][v], pair, splat_u(load_bytes<uint32_t>(x + place<X, T>(t, 0))));
@@ -134,8 +139,8 @@ struct Halves : Plain<float> {
 enum class Ahead { nothing, weights, other };
 
 // What one product reads and writes. Strides: `ws` bytes from a step's weights to the next step's, `os` elements from a token
-// of out to the next (in x it is always kBlock, so that addresses are constants); with C blocks side by side, `wb` bytes and
-// `xb` elements from a block to the next. `back`: what a token's sums are multiplied by, where W is scaled. `next` and
+// of out to the next (in x it is always kBlock, so that addresses are constants); `xb` elements of x from a block to the next,
+// and, with C blocks side by side, `wb` bytes. `back`: what a token's sums are multiplied by, where W is scaled. `next` and
 // `next_bytes`: what to prefetch for Ahead::other.
 template <class W>
 struct Product {
@@ -146,7 +151,7 @@ struct Product {
   float* out;
   int64_t os;
   const float* back = nullptr;
-  int64_t wb = 0, xb = 0;
+  int64_t xb = 0, wb = 0;
   const char* next = nullptr;
   int64_t next_bytes = 0;
 };
@@ -156,13 +161,26 @@ struct Count {
   static constexpr int value = n;
 };
 
+// what sums begin with, and what becomes of them
+template <class W>
+EV_INLINE typename W::Sum begin_sum(const float* out) {
+  if constexpr (W::goes_on) return load(out);
+  else return typename W::Sum{};
+}
+template <class W>
+EV_INLINE void end_sum(float* out, typename W::Sum sum, const float* back) {
+  if constexpr (W::goes_on) store(out, sum);
+  else store(out, W::join(load(out), sum, back));
+}
+
 // V·L rows and T tokens; the sums of the C blocks join `out` one after the other.
 template <class W, int T, int V, int C, Ahead ahead, Tokens X>
 inline void micro(Product<W> p) {
+  static_assert(C == 1 || !W::goes_on);
   typename W::Sum acc[C][T][V];
   EV_UNROLL for (int c = 0; c < C; c++)
     EV_UNROLL for (int t = 0; t < T; t++)
-      EV_UNROLL for (int v = 0; v < V; v++) acc[c][t][v] = typename W::Sum{};
+      EV_UNROLL for (int v = 0; v < V; v++) acc[c][t][v] = begin_sum<W>(p.out + t * p.os + v * L);
   const int64_t stride = ahead == Ahead::other ? p.next_bytes / p.steps + 1 : 0;
   auto steps = [&](int64_t s, auto count) EV_INLINE_LAMBDA {
     EV_UNROLL for (int u = 0; u < count.value; u++) {
@@ -178,15 +196,20 @@ inline void micro(Product<W> p) {
     p.w += count.value * p.ws, p.x += place<X, T>(0, count.value * W::step);
   };
   int64_t s = 0;
-  for (; s + W::unroll <= p.steps; s += W::unroll) steps(s, Count<W::unroll>{});
-  if (W::unroll > 1)
+  if constexpr (W::unroll > 1) {
+    for (; s + W::unroll <= p.steps; s += W::unroll) steps(s, Count<W::unroll>{});
     for (; s < p.steps; s++) steps(s, Count<1>{});
+  } else {
+    do {
+      const int64_t end = W::blocks > 1 ? min_of(p.steps, s + kBlock / W::step) : p.steps;
+      do steps(s++, Count<1>{});
+      while (s < end);
+      p.x += p.xb - place<X, T>(0, kBlock);
+    } while (W::blocks > 1 && s < p.steps);
+  }
   EV_UNROLL for (int c = 0; c < C; c++)
     EV_UNROLL for (int t = 0; t < T; t++)
-      EV_UNROLL for (int v = 0; v < V; v++) {
-        float* o = p.out + t * p.os + v * L;
-        store(o, W::join(load(o), acc[c][t][v], W::scaled ? p.back + t : nullptr));
-      }
+      EV_UNROLL for (int v = 0; v < V; v++) end_sum<W>(p.out + t * p.os + v * L, acc[c][t][v], W::scaled ? p.back + t : nullptr);
 }
 
 // micro for a number of tokens known at run time, t <= T

@@ -1,7 +1,8 @@
 // Products with weights of 12 bits (Layout::narrow32): the bits of matmul.h's on the same weight in 16, or those of fixed.h.
 //
 // Few tokens wait for memory, so they widen the weights in registers, on their way from memory to the FMA (narrow_micro). Many
-// tokens have a block of k widened once, into a buffer in the first-level cache, for the kernels of matmul.h (widen_block).
+// tokens have a block of k widened once, into a buffer in the first-level cache, for the kernels of matmul.h (widen_block); with
+// Dots their first group does it beside its products, which leave half of the pipes free, for a buffer in the second-level cache.
 // Exceptions are put in place of what their codes say as a group of weights is widened: one branch a group, rarely taken. Fixed
 // takes their codes, 0, as they are; who calls adds their products.
 #pragma once
@@ -44,14 +45,15 @@ struct NarrowProduct {
   float* out;
   int64_t os;
   const float* back = nullptr;
+  char* keep = nullptr;  // where the widened weights are left for other tokens, as in panel32
 };
 
-template <class W, int T, int V, Tokens X>
+template <class W, int T, int V, Tokens X, bool keeps>
 inline void narrow_micro(NarrowProduct<typename W::Given> p) {
   typename W::Sum acc[T][V];
   U base[V];
   EV_UNROLL for (int t = 0; t < T; t++)
-    EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = typename W::Sum{};
+    EV_UNROLL for (int v = 0; v < V; v++) acc[t][v] = begin_sum<W>(p.out + t * p.os + v * L);
   EV_UNROLL for (int v = 0; v < V; v++) base[v] = W::scaled ? splat_u(kFixedBase) : load_bytes<U>(p.bases + v * L);
   for (int64_t end = p.k0 + kNarrowGroup; p.groups > 0; p.groups--, end += kNarrowGroup) {
     EV_UNROLL for (int i = 0; i < 3; i++)
@@ -67,6 +69,8 @@ inline void narrow_micro(NarrowProduct<typename W::Given> p) {
           if (const unsigned lane = unsigned(e->row - p.row0 - v * L); lane < L) values[e->k / 2 % 4][lane][e->k % 2] = e->bits;
         std::memcpy(pair, values, sizeof pair);
       }
+      if (keeps)
+        EV_UNROLL for (int i = 0; i < 4; i++) std::memcpy(p.keep + 4 * (i * kRows + v * L), &pair[i], sizeof(U));
       // or the compiler keeps all of x in registers from one v to the next, and sums in memory
       asm("" : "+r"(p.x));
       EV_UNROLL for (int i = 0; i < 4; i++) W::template add_pair<T, V, X>(acc, v, pair[i], p.x + place<X, T>(0, 2 * i));
@@ -74,40 +78,39 @@ inline void narrow_micro(NarrowProduct<typename W::Given> p) {
     if (__builtin_expect(exceptional, 0))
       while (p.exceptions->k < end) p.exceptions++;
     p.words += kNarrowGroupBytes, p.x += place<X, T>(0, kNarrowGroup);
+    if (keeps) p.keep += 2 * kRows * kNarrowGroup;
   }
   EV_UNROLL for (int t = 0; t < T; t++)
-    EV_UNROLL for (int v = 0; v < V; v++) {
-      float* o = p.out + t * p.os + v * L;
-      store(o, W::join(load(o), acc[t][v], W::scaled ? p.back + t : nullptr));
-    }
+    EV_UNROLL for (int v = 0; v < V; v++) end_sum<W>(p.out + t * p.os + v * L, acc[t][v], W::scaled ? p.back + t : nullptr);
 }
 
-template <class W, int V, Tokens X, int T>
+template <class W, int V, Tokens X, bool keeps, int T>
 EV_INLINE void narrow_micro_for(int64_t t, const NarrowProduct<typename W::Given>& p) {
   if constexpr (T > 0) {
-    if (t == T) return narrow_micro<W, T, V, X>(p);
-    narrow_micro_for<W, V, X, T - 1>(t, p);
+    if (t == T) return narrow_micro<W, T, V, X, keeps>(p);
+    narrow_micro_for<W, V, X, keeps, T - 1>(t, p);
   }
 }
 
-template <class W, int V, Tokens X, int Most>
+template <class W, int V, Tokens X, bool keeps, int Most>
 inline void multiply_narrow_rows(int64_t tokens, const NarrowProduct<typename W::Given>& p) {
   for (int r = 0; r < kRows; r += V * L) {
     NarrowProduct<typename W::Given> part = p;
     part.words += 4 * r, part.bases += r, part.row0 += r, part.out += r;
-    narrow_micro_for<W, V, X, Most>(tokens, part);
+    if (keeps) part.keep += 4 * r;
+    narrow_micro_for<W, V, X, keeps, Most>(tokens, part);
   }
 }
 
 // out[t][0..32) += one block of k for at most kNarrowTokens tokens, from registers
-template <class W, Tokens X>
+template <class W, Tokens X, bool keeps = false>
 inline void multiply_narrow(int64_t tokens, const NarrowProduct<typename W::Given>& p) {
   if constexpr (kRows >= 4 * L)
-    if (tokens <= 2) return multiply_narrow_rows<W, 4, X, 2>(tokens, p);
-  multiply_narrow_rows<W, 2, X, kNarrowTokens>(tokens, p);
+    if (tokens <= 2) return multiply_narrow_rows<W, 4, X, keeps, 2>(tokens, p);
+  multiply_narrow_rows<W, 2, X, keeps, kNarrowTokens>(tokens, p);
 }
 
-// One block of k as the kernel W reads it: Dots as in panel32, F32 as float32. `from` stands at the block's words.
+// One block of k as the kernel W reads it: Fixed as in fixed.h, F32 as float32. `from` stands at the block's words.
 template <class W>
 inline void widen_block(const char* from, const uint32_t* bases, const NarrowException* e, int64_t k0, int64_t groups, char* to) {
   constexpr bool wide = W::step == 1;

@@ -83,6 +83,7 @@ EV_INLINE float to_float(bf16 x) {
 EV_INLINE F load(const float* p) { return load_bytes<F>(p); }
 EV_INLINE F load(const bf16* p) { return floats(widen(load_bytes<H>(p)) << 16); }
 
+#ifndef EV_TO_BF16
 // to nearest, ties to even; NaN stays NaN
 EV_INLINE H to_bf16(F x) {
   U u = bits(x);
@@ -90,6 +91,7 @@ EV_INLINE H to_bf16(F x) {
   U nan = (u >> 16) | 0x40;
   return narrow(x == x ? rounded >> 16 : nan);
 }
+#endif
 EV_INLINE void store(float* p, F x) { std::memcpy(p, &x, sizeof x); }
 EV_INLINE void store(bf16* p, F x) {
   H h = to_bf16(x);

@@ -178,7 +178,8 @@ inline void attention_tile(const attention_args& a, const attention_coords& c, c
     }
     for (int64_t j = n; j < kPositions; j++) at[j] = at[n - 1];
 
-    std::memset(s.scores, 0, size_t(4 * rows * kBlock));
+    for (int64_t r = 0; r < rows; r++)
+      EV_UNROLL for (int i = 0; i < kPositions; i += L) store(s.scores + r * kBlock + i, F{});
     const uint32_t* from[kPositions];
     for (int j = 0; j < kPositions; j++) from[j] = reinterpret_cast<const uint32_t*>(k_cache + at[j]);
     to_panel(from, n, words, reinterpret_cast<uint32_t*>(s.keys));

@@ -2,8 +2,8 @@
 //
 // The prologue gathers, normalises and lays out the tile's x once a worker: [blocks of k][tokens][kBlock] (with AVX2 each group
 // of tokens [kBlock][tokens]), in float32, in bfloat16 for dot products, or in int16 for products of integers. Then x meets the panel
-// block by block: the first group of tokens brings a block from memory, the others find it in the first-level cache. Any number of
-// tokens gives the same bits: see matmul.h.
+// block by block: the first group of tokens brings a block from memory, the others find it in the first-level cache. With dot
+// products it is Dots::blocks blocks at a time, and the second-level cache. Any number of tokens gives the same bits: see matmul.h.
 //
 // Widening a block of bfloat16 once for all groups: with AVX-512 3 % faster on data at hand, slower when the weights come from
 // memory, as they do; with AVX2 10 to 40 % faster from 5 tokens on. Weights of 12 bits (narrow32) pay for being widened
@@ -22,11 +22,19 @@ constexpr bool kWiden = L == 8;
 
 constexpr int64_t kSoon = 4;  // tokens between what is asked for and what is written
 
+inline bool linear_dots(const linear_args& a) { return has_dot && a.w.dtype == DType::bf16 && a.x.dtype == DType::bf16; }
+
+// bytes of widened weights that are held at a time
+inline int64_t linear_widened(const linear_args& a) {
+  if (a.w.layout == Layout::narrow32 && linear_dots(a)) return 2 * kRows * kBlock * Dots::blocks;
+  return a.w.layout == Layout::narrow32 || (kWiden && a.w.dtype == DType::bf16) ? 4 * kRows * kBlock : 0;
+}
+
 // where things stand in scratch
 struct LinearScratch {
   int64_t* tile;  // the m whose x is held
   float* out;     // [tokens][32]
-  char* block;    // a widened block of weights
+  char* block;    // widened weights
   char* x;
   int64_t blocks;
   // of Fixed, behind x, which takes half as much as in float32 (and has room for that, where the weight doesn't suit Fixed):
@@ -38,7 +46,7 @@ struct LinearScratch {
       : tile(reinterpret_cast<int64_t*>(base)),
         out(reinterpret_cast<float*>(base + 64)),
         block(reinterpret_cast<char*>(out + a.tile_m * kRows)),
-        x(block + (a.w.layout == Layout::narrow32 || (kWiden && a.w.dtype == DType::bf16) ? 4 * kRows * kBlock : 0)),
+        x(block + linear_widened(a)),
         blocks((a.w.shape[1] + kBlock - 1) / kBlock),
         back(reinterpret_cast<float*>(x + 2 * blocks * a.tile_m * kBlock)),
         outliers(reinterpret_cast<NarrowException*>(back + blocks * a.tile_m)),
@@ -137,8 +145,8 @@ inline void linear_product(const LinearScratch& s, const char* panel, int64_t k,
   const Given* x = reinterpret_cast<const Given*>(s.x);
   const int64_t xb = tokens * kBlock;
   auto product = [&](int64_t b) {
-    const int64_t steps = (min_of(kBlock, k - b * kBlock) + W::step - 1) / W::step;
-    return Product<W>{panel + b * block_bytes, row_bytes, x + b * xb, steps, s.out, kRows, nullptr, block_bytes, xb};
+    const int64_t steps = (min_of(W::blocks * kBlock, k - b * kBlock) + W::step - 1) / W::step;
+    return Product<W>{panel + b * block_bytes, row_bytes, x + b * xb, steps, s.out, kRows, nullptr, xb, block_bytes};
   };
   int64_t b = 0;
   if constexpr (kWiden && std::is_same_v<W, Pairs>)
@@ -152,9 +160,10 @@ inline void linear_product(const LinearScratch& s, const char* panel, int64_t k,
       }
       return;
     }
-  if (tokens <= 2)
-    for (; b + 2 <= k / kBlock; b += 2) multiply<W, 2, Ahead::weights, kRows, kStand>(tokens, product(b));
-  for (; b < s.blocks; b++) multiply<W, 1, Ahead::weights, kRows, kStand>(tokens, product(b));
+  if constexpr (!W::goes_on)
+    if (tokens <= 2)
+      for (; b + 2 <= k / kBlock; b += 2) multiply<W, 2, Ahead::weights, kRows, kStand>(tokens, product(b));
+  for (; b < s.blocks; b += W::blocks) multiply<W, 1, Ahead::weights, kRows, kStand>(tokens, product(b));
 }
 
 // What products of Fixed leave to be done: the unit of each row, and in float32 what meets exceptions of the weight, or outliers of x.
@@ -191,7 +200,7 @@ inline void linear_fixed_rest(const linear_args& a, const LinearScratch& s, int6
   }
 }
 
-// W is Pairs, Dots or Fixed
+// W is Pairs or Fixed, or Dots for few tokens
 template <class W>
 inline void linear_product_narrow(const linear_args& a, const LinearScratch& s, int64_t m0, int64_t panel, int64_t tokens) {
   using Given = typename W::Given;
@@ -216,6 +225,27 @@ inline void linear_product_narrow(const linear_args& a, const LinearScratch& s, 
       while (e->k < k0 + kBlock) e++;
   }
   if (W::scaled) linear_fixed_rest(a, s, m0, w, panel, tokens);
+}
+
+// Dots for more tokens than registers hold sums of: the first group widens the weights, beside its products, for the others.
+inline void linear_dots_narrow(const linear_args& a, const LinearScratch& s, int64_t panel, int64_t tokens) {
+  const int64_t k = a.w.shape[1], xb = tokens * kBlock, first = tokens / ((tokens + kTokens - 1) / kTokens);
+  const NarrowWeight w(a.w.data, a.w.shape[0], k);
+  const char* words = reinterpret_cast<const char*>(w.words(panel));
+  const NarrowException* e = w.exceptions(panel);
+  const bf16* x = reinterpret_cast<const bf16*>(s.x);
+  for (int64_t k0 = 0; k0 < k;) {
+    const int64_t begin = k0, end = min_of(k, k0 + Dots::blocks * kBlock);
+    const bf16* const rest = x + first * kBlock;
+    for (char* keep = s.block; k0 < end; k0 += kBlock, words += kNarrowBlockBytes, x += xb, keep += 2 * kRows * kBlock) {
+      const int64_t groups = (min_of(kBlock, k - k0) + kNarrowGroup - 1) / kNarrowGroup;
+      multiply_narrow<Dots, kStand, true>(first, {words, w.bases(panel), e, k0, groups, 0, x, s.out, kRows, nullptr, keep});
+      while (e->k < k0 + kBlock) e++;
+    }
+    const int64_t bytes = Dots::blocks * kNarrowBlockBytes;
+    multiply<Dots, 1, Ahead::other, kRows, kStand>(
+        tokens - first, {s.block, 4 * kRows, rest, (end - begin + 1) / 2, s.out + first * kRows, kRows, nullptr, xb, 0, words, bytes});
+  }
 }
 
 // Asks for what the epilogue of row m reads and writes from column n0 of w on: rows are far apart, each in a line of its own.
@@ -259,7 +289,7 @@ inline void linear_task(const linear_args& a, const linear_coords& c, Scratch sc
   const int64_t m0 = c.m * a.tile_m, tokens = min_of(a.tile_m, a.y.shape[0] - m0);
   const bool bf16_weights = a.w.dtype == DType::bf16;
   const bool narrow = a.w.layout == Layout::narrow32;
-  const bool dots = has_dot && bf16_weights && a.x.dtype == DType::bf16;
+  const bool dots = linear_dots(a);
   const bool fixed = linear_fixed(a);
   if (scratch.fresh || *s.tile != c.m) {
     with_type(a.x.dtype, [&](auto* x) {
@@ -282,7 +312,9 @@ inline void linear_task(const linear_args& a, const linear_coords& c, Scratch sc
   else if (!dots)
     narrow ? linear_product_narrow<Pairs>(a, s, m0, c.n, tokens) : linear_product<Pairs>(s, panel, k, tokens);
   else if constexpr (has_dot)
-    narrow ? linear_product_narrow<Dots>(a, s, m0, c.n, tokens) : linear_product<Dots>(s, panel, k, tokens);
+    !narrow                            ? linear_product<Dots>(s, panel, k, tokens)
+    : linear_from_registers(a, tokens) ? linear_product_narrow<Dots>(a, s, m0, c.n, tokens)
+                                       : linear_dots_narrow(a, s, c.n, tokens);
   with_type(a.y.dtype, [&](auto* y) {
     using Y = std::remove_pointer_t<decltype(y)>;
     for (int64_t t = 0; t < tokens; t++) {
