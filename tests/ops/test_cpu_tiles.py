@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
+from eventide.dtypes import to_numpy
 from eventide.ops import get_op
 from eventide.ops.case import Case, ints, normal
 
@@ -57,7 +58,7 @@ def test_weights_of_twelve_bits_give_the_bits_of_sixteen(isa: str, dtype: str) -
     if isa in FIXED and dtype == "bfloat16":
         pytest.skip("products of integers: see test_products_of_fixed_point_numbers")
     rng, lib = np.random.default_rng(3), library(isa)
-    for n, k in [(70, 461), (32, 128), (96, 1024), (40, 261)]:
+    for n, k in [(70, 461), (32, 128), (96, 1024), (40, 261), (40, 1100), (33, 2049)]:
         w, packed = narrow_with_exceptions(rng, n, k)
         for tokens in (*range(1, 14), 25, 131):
             x, residual = normal(rng, dtype, tokens, k), normal(rng, dtype, tokens, n)
@@ -70,6 +71,22 @@ def test_weights_of_twelve_bits_give_the_bits_of_sixteen(isa: str, dtype: str) -
                 lib.run("linear", operands, {"eps": 1e-6}, {"tile_m": 128, "tile_n": 32}, extents)
                 results.append(y)
             assert results[0].tobytes() == results[1].tobytes(), f"{tokens} tokens, w {w.shape}"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_products_too_small_for_float32_are_zero_without_a_sign(isa: str) -> None:
+    if isa in FIXED:
+        pytest.skip("products of integers: see test_products_of_fixed_point_numbers")
+    lib, tokens, n, k = library(isa), 20, 32, 1026
+    w = np.full((n, k), 2.0**-100).astype(to_numpy("bfloat16"))
+    x = np.full((tokens, k), -0.0).astype(w.dtype)
+    x[:, 1024] = -(2.0**-100)
+    packed = pack_narrow(w)
+    assert packed is not None
+    for weight in (pack(w), packed):
+        y = np.full((tokens, n), np.nan, w.dtype)
+        lib.run("linear", {"x": x, "w": weight, "y": y}, {}, {"tile_m": 128, "tile_n": 32}, [1, 1])
+        assert not np.frombuffer(y.tobytes(), np.uint16).any()
 
 
 def linear(lib: Library, weight: Panel, x: np.ndarray, norm: np.ndarray, residual: np.ndarray) -> np.ndarray:

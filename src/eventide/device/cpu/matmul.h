@@ -13,7 +13,7 @@
 //     Fixed  int16 w[k / 2][32][2], and int16 x             2 k a step: see fixed.h
 //
 // T = 12, V = 2 fills the 32 registers of AVX-512: 24 sums, 4 of weights, 1 of x. With few tokens the sums are too few to
-// hide the latency of an FMA (4 cycles), so C blocks of k are summed side by side; blocks have sums of their own anyway.
+// hide the latency of an FMA (4 cycles), so C blocks of k are summed side by side, where blocks have sums of their own anyway.
 //
 // T = 6, V = 2 does so with the 16 of AVX2: 12 FMAs a step, which take 6 cycles, beside 8 loads. Where another thread shares
 // the core's front end, every further instruction shows: so four steps of F32 at a time, and Tokens::beside.
@@ -25,7 +25,7 @@
 namespace ev::EV_ISA {
 
 constexpr int kRows = 32;        // rows of a panel
-constexpr int kBlock = 128;      // values of k summed before they join the total
+constexpr int kBlock = 128;      // values of k summed before they join the total, or go on from it
 constexpr int kAhead = 4096;     // bytes between what is read and what is prefetched
 constexpr int kTokens = L == 16 ? 12 : L == 8 ? 6 : 4;
 
@@ -169,7 +169,9 @@ EV_INLINE typename W::Sum begin_sum(const float* out) {
 }
 template <class W>
 EV_INLINE void end_sum(float* out, typename W::Sum sum, const float* back) {
-  if constexpr (W::goes_on) store(out, sum);
+  // a -0 becomes 0 as where sums join: zeros after a product too small for float32 would make it one as well, and how many
+  // follow depends on how weights are read
+  if constexpr (W::goes_on) store(out, sum + F{});
   else store(out, W::join(load(out), sum, back));
 }
 
@@ -253,7 +255,7 @@ inline void store_columns(U (&r)[L], int64_t n, bool more, float* to) {
   EV_UNROLL for (int j = 0; j < L; j++) store(to + j * n, floats(r[j]), more || j < L - 3 ? L : n);
 }
 
-// out[t][0..R) += one block of k (or C of them) for any number of tokens, in groups (see group_tokens).
+// out[t][0..R) += one block of k (or C of them, or W::blocks at most) for any number of tokens, in groups (see group_tokens).
 template <class W, int C, Ahead ahead, int R = kRows, Tokens X = Tokens::apart>
 inline void multiply(int64_t tokens, const Product<W>& p) {
   // few tokens leave registers for more rows
