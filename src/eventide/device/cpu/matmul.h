@@ -38,7 +38,7 @@ enum class Tokens { apart, beside };
 template <Tokens X, int T>
 constexpr int64_t place(int t, int k) { return X == Tokens::apart ? t * kBlock + k : k * T + t; }
 
-// What all but Fixed have in common: sums are floats, and join the total as they are, one block of k a product.
+// What holds where W says nothing else: sums are floats, and join the total as they are, one block of k a product.
 template <class T>
 struct Plain {
   using Given = T;
